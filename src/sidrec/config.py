@@ -1,0 +1,208 @@
+"""Typed configuration: one declaration a hyper-parameter, all mistakes reported at once.
+
+A `Config` is a frozen pydantic model; the docstring under a field is its description. A field that
+holds "one of a family" (`tokenizer`, `recommender`, …) is a `slot`: its `kind` names the class in
+the registry, whose own `Config` checks the rest. Seeds, devices, paths and logging are not here:
+they are `RunSettings`, so that a method's digest does not change with the machine.
+"""
+
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, ClassVar, TypeVar
+
+import yaml
+from pydantic import BaseModel, BeforeValidator, ConfigDict, ValidationError
+
+from sidrec.errors import ConfigError, nearest
+from sidrec.progress import Progress, Silent
+from sidrec.registry import load_class
+
+__all__ = ["Config", "Part", "RunSettings", "load_yaml", "merge", "parse", "slot", "with_overrides"]
+
+ConfigT = TypeVar("ConfigT", bound="Config")
+
+
+class Config(BaseModel):
+    """Base of every configuration: frozen, unknown keys refused, docstrings are descriptions."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True, validate_default=True)
+
+
+class Part:
+    """Something a recipe can name: constructed from its `Config` or from the same fields by name.
+
+    Subclasses define a nested `Config` and do nothing else in the constructor.
+    """
+
+    Config: ClassVar[type[Config]]
+
+    def __init__(self, config: Config | None = None, /, **fields: Any) -> None:
+        if config is not None and fields:
+            raise TypeError("pass a Config or fields, not both")
+        self.config: Any = parse(type(self).Config, fields) if config is None else config
+
+
+@dataclass(frozen=True)
+class RunSettings:
+    """What a run decides and a method must not: seed, device, progress display, scratch folder."""
+
+    seed: int = 0
+    device: str = "auto"
+    """`auto` takes the first accelerator, else the CPU."""
+    progress: Progress = field(default_factory=Silent)
+    scratch: Path | None = None
+    """Folder for files that let a killed run resume; None keeps nothing."""
+
+    def torch_device(self) -> str:
+        """The device name to use, with `auto` resolved."""
+        if self.device != "auto":
+            return self.device
+        import torch
+
+        return "cuda" if torch.cuda.is_available() else "cpu"
+
+
+def slot(family: str) -> BeforeValidator:
+    """Annotation metadata for a field that holds one kind of a family.
+
+    Use as `tokenizer: Annotated[SerializeAsAny[Config], slot("tokenizer")]`.
+    """
+
+    def choose(value: object) -> object:
+        if isinstance(value, Config):
+            return value
+        if isinstance(value, str):
+            value = {"kind": value}
+        if not isinstance(value, Mapping):
+            raise ValueError(f"expected a mapping with 'kind' or the name of a {family}")
+        if "kind" not in value:
+            raise ValueError(f"'kind' is missing: which {family}?")
+        try:
+            part = load_class(family, str(value["kind"]))
+        except ConfigError as error:
+            raise ValueError(str(error)) from error
+        try:
+            return part.Config.model_validate(dict(value))
+        except ValidationError as error:
+            raise _SlotError(part.Config, error) from error
+
+    return BeforeValidator(choose)
+
+
+def parse(cls: type[ConfigT], data: Mapping[str, Any], where: str = "") -> ConfigT:
+    """Validate `data`; on failure report every problem with its key path.
+
+    Raises:
+        ConfigError: one line a problem, unknown keys with the nearest known one.
+    """
+    try:
+        return cls.model_validate(dict(data))
+    except ValidationError as error:
+        problems = list(_problems(error, cls, ()))
+        raise ConfigError(problems, where=where, next="see all fields with 'sidrec recipes show NAME'") from None
+
+
+def _problems(error: ValidationError, cls: type[BaseModel], prefix: tuple[str, ...]) -> Iterable[str]:
+    for item in error.errors():
+        location = tuple(str(part) for part in item["loc"])
+        path = (*prefix, *location)
+        inner = item.get("ctx", {}).get("error")
+        if isinstance(inner, _SlotError):
+            yield from _problems(inner.error, inner.cls, path)
+            continue
+        message = item["msg"].removeprefix("Value error, ")
+        if item["type"] == "extra_forbidden":
+            message = f"unknown key; {nearest(location[-1], _fields(cls, location[:-1]))}"
+        elif item["type"] not in ("value_error", "missing"):
+            message = f"{message[0].lower()}{message[1:]}, got {item['input']!r}"
+        yield f"{'.'.join(path) or '(top)'}: {message}"
+
+
+class _SlotError(ValueError):
+    """Carries the mistakes inside a slot, with the config class that found them."""
+
+    def __init__(self, cls: type[BaseModel], error: ValidationError) -> None:
+        super().__init__(str(error))
+        self.cls, self.error = cls, error
+
+
+def _fields(cls: type[BaseModel], path: tuple[str, ...]) -> list[str]:
+    """Field names of the model that lies at `path` under `cls`."""
+    for name in path:
+        annotation = cls.model_fields[name].annotation
+        if not (isinstance(annotation, type) and issubclass(annotation, BaseModel)):
+            return []
+        cls = annotation
+    return list(cls.model_fields)
+
+
+class _Yaml12Loader(yaml.SafeLoader):
+    """Safe loader with YAML 1.2 booleans (`no` stays text) and floats such as `1e-4`."""
+
+
+_Yaml12Loader.yaml_implicit_resolvers = {
+    first: [(tag, regex) for tag, regex in resolvers if not tag.endswith((":bool", ":float", ":timestamp"))]
+    for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
+}
+_Yaml12Loader.add_implicit_resolver(
+    "tag:yaml.org,2002:bool", re.compile(r"^(?:true|True|TRUE|false|False|FALSE)$"), list("tTfF")
+)
+_Yaml12Loader.add_implicit_resolver(
+    "tag:yaml.org,2002:float",
+    re.compile(r"^[-+]?(?:\d+\.\d*(?:[eE][-+]?\d+)?|\.\d+(?:[eE][-+]?\d+)?|\d+[eE][-+]?\d+|\.inf|\.nan)$"),
+    list("-+0123456789."),
+)
+
+
+def load_yaml(text: str, where: str = "") -> Any:
+    """Parse YAML text with the rules of YAML 1.2.
+
+    >>> load_yaml("{a: 1e-4, b: no}")
+    {'a': 0.0001, 'b': 'no'}
+
+    Raises:
+        ConfigError: the text is not YAML.
+    """
+    try:
+        return yaml.load(text, Loader=_Yaml12Loader)  # noqa: S506 - subclass of SafeLoader
+    except yaml.YAMLError as error:
+        raise ConfigError(f"not valid YAML: {error}", where=where) from error
+
+
+def merge(base: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
+    """`base` with `changes` laid over it; a slot whose `kind` changes is replaced whole.
+
+    >>> merge({"a": {"kind": "x", "n": 1}, "b": 2}, {"a": {"n": 3}})
+    {'a': {'kind': 'x', 'n': 3}, 'b': 2}
+    """
+    out = dict(base)
+    for key, value in changes.items():
+        old = out.get(key)
+        both = isinstance(old, Mapping) and isinstance(value, Mapping)
+        same_kind = both and value.get("kind", old.get("kind")) == old.get("kind")
+        out[key] = merge(old, value) if same_kind else value
+    return out
+
+
+def with_overrides(data: Mapping[str, Any], overrides: Iterable[str]) -> dict[str, Any]:
+    """`data` with `key.path=value` settings applied; values are read as YAML.
+
+    >>> with_overrides({"training": {"lr": 1}}, ["training.max_steps=20"])
+    {'training': {'lr': 1, 'max_steps': 20}}
+
+    Raises:
+        ConfigError: an override has no `=` or no key.
+    """
+    out = dict(data)
+    bad = [text for text in overrides if "=" not in text or text.startswith("=")]
+    if bad:
+        raise ConfigError([f"'{text}' is not of the form key.path=value" for text in bad])
+    for text in overrides:
+        path, _, value = text.partition("=")
+        change: Any = load_yaml(value, where=text)
+        for key in reversed(path.split(".")):
+            change = {key: change}
+        out = merge(out, change)
+    return out

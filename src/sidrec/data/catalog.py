@@ -1,0 +1,116 @@
+"""The catalogue: which items exist, in which order, and what is said about them."""
+
+from collections.abc import Iterable, Sequence
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+import polars as pl
+
+from sidrec.artifact import digest_of
+from sidrec.data.columns import Columns
+from sidrec.errors import DataError, nearest
+from sidrec.types import IntArray, ItemId
+
+__all__ = ["Catalog"]
+
+FILE = "catalog.parquet"
+
+
+class Catalog:
+    """Items in row order: ids, text fields, image paths. Frozen once made.
+
+    Args:
+        items: a table with a string column `item_id` and any number of text columns; the position
+            of a line is the item's row.
+
+    Raises:
+        DataError: no items, an empty or repeated id.
+
+    >>> catalog = Catalog(pl.DataFrame({"item_id": ["a", "b"], "title": ["Alpha", "Beta"]}))
+    >>> catalog.rows(["b", "a"]).tolist(), catalog.ids_of([1])
+    ([1, 0], ['b'])
+    """
+
+    def __init__(self, items: pl.DataFrame) -> None:
+        if Columns.ITEM not in items.columns:
+            raise DataError(
+                f"the item table has no column '{Columns.ITEM}'", expected=nearest(Columns.ITEM, items.columns)
+            )
+        ids = items[Columns.ITEM].cast(pl.String)
+        if not len(ids):
+            raise DataError("the catalogue is empty", expected="at least one item")
+        if ids.null_count() or (ids == "").any():
+            row = int(np.flatnonzero((ids.is_null() | (ids == "")).to_numpy())[0])
+            raise DataError("an item has no id", where=f"item table, row {row + 1}")
+        if ids.n_unique() != len(ids):
+            twice = ids.filter(ids.is_duplicated()).unique(maintain_order=True)
+            raise DataError(
+                f"{len(twice)} item ids occur more than once, the first is '{twice[0]}'",
+                where="item table",
+                expected="one line an item",
+            )
+        self.items = items.with_columns(ids)
+
+    def __len__(self) -> int:
+        return self.items.height
+
+    @cached_property
+    def ids(self) -> list[ItemId]:
+        """Item ids in row order."""
+        return self.items[Columns.ITEM].to_list()
+
+    @cached_property
+    def digest(self) -> str:
+        """Hash of the ids in their order: what rows mean. Text is not part of it."""
+        return digest_of(self.ids)
+
+    @cached_property
+    def text_fields(self) -> list[str]:
+        """Names of the columns that describe an item, apart from its id and image."""
+        return [name for name in self.items.columns if name not in (Columns.ITEM, Columns.IMAGE)]
+
+    @cached_property
+    def _row_of(self) -> dict[str, int]:
+        return {item: row for row, item in enumerate(self.ids)}
+
+    def rows(self, ids: Iterable[str]) -> IntArray:
+        """Rows int32[...] of item ids; the inverse of `ids_of`.
+
+        Raises:
+            DataError: an id is not in the catalogue.
+        """
+        wanted = list(ids)
+        rows = [self._row_of.get(item, -1) for item in wanted]
+        if -1 in rows:
+            unknown = [item for item, row in zip(wanted, rows, strict=True) if row < 0]
+            raise DataError(
+                f"{len(unknown)} item ids are not in the catalogue, the first is '{unknown[0]}'",
+                where=f"catalogue of {len(self)} items",
+                expected="ids such as " + ", ".join(f"'{item}'" for item in self.ids[:3]),
+            )
+        return np.asarray(rows, dtype=np.int32)
+
+    def knows(self, item: str) -> bool:
+        """Whether an id is in the catalogue."""
+        return item in self._row_of
+
+    def ids_of(self, rows: Sequence[int] | IntArray) -> list[ItemId]:
+        """Item ids of rows; the inverse of `rows`."""
+        return [self.ids[int(row)] for row in rows]
+
+    def titles_of(self, rows: Sequence[int] | IntArray) -> list[str]:
+        """Readable names of rows: the title where there is one, else the id."""
+        if Columns.TITLE not in self.items.columns:
+            return [str(item) for item in self.ids_of(rows)]
+        titles = self.items[Columns.TITLE]
+        return [titles[int(row)] or str(self.ids[int(row)]) for row in rows]
+
+    def save(self, directory: Path) -> None:
+        """Write `catalog.parquet` into a directory."""
+        self.items.write_parquet(directory / FILE)
+
+    @classmethod
+    def load(cls, directory: Path) -> "Catalog":
+        """Read `catalog.parquet` from a directory."""
+        return cls(pl.read_parquet(directory / FILE))

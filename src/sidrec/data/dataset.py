@@ -1,0 +1,135 @@
+"""A prepared dataset: the artefact that every later stage starts from."""
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import polars as pl
+
+from sidrec.artifact import Artifact, open_artifact
+from sidrec.data.catalog import Catalog
+from sidrec.data.columns import Columns
+from sidrec.data.sequences import Histories, Sequences
+from sidrec.errors import DataError
+from sidrec.types import IntArray
+
+__all__ = ["Dataset", "Examples", "PartName", "Split"]
+
+PartName = Literal["train", "valid", "test"]
+PARTS: tuple[PartName, ...] = ("train", "valid", "test")
+
+
+@dataclass(frozen=True)
+class Examples:
+    """Pairs (user, cut): the history is the first `cut` items, the target is the item at `cut`.
+
+    Attributes:
+        users: int32[P], positions in `Sequences`.
+        cuts: int32[P], ≥ 1 (an empty history is no example).
+    """
+
+    users: IntArray
+    cuts: IntArray
+
+    def __len__(self) -> int:
+        return len(self.users)
+
+
+@dataclass(frozen=True)
+class Split:
+    """Which positions of the sequences are targets of which part; prefixes are never copied out.
+
+    Attributes:
+        name: how the split was made, in words for a report.
+        train, valid, test: the examples of each part.
+    """
+
+    name: str
+    train: Examples
+    valid: Examples
+    test: Examples
+
+    def check(self, sequences: Sequences) -> None:
+        """Raise `DataError` unless cuts lie inside their sequences and train < valid < test per user."""
+        first_after = np.full(len(sequences), np.iinfo(np.int32).max, dtype=np.int64)
+        for part in reversed(PARTS):
+            examples: Examples = getattr(self, part)
+            users, cuts = examples.users, examples.cuts
+            if len(users) and ((cuts < 1).any() or (cuts >= sequences.lengths[users]).any()):
+                raise DataError(f"a {part} target lies outside its sequence", where=f"split '{self.name}'")
+            if (cuts >= first_after[users]).any():
+                raise DataError(f"a {part} target is not earlier than a later part's", where=f"split '{self.name}'")
+            np.minimum.at(first_after, users, cuts)
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """Catalogue, sequences and split.
+
+    Attributes:
+        catalog: the items.
+        sequences: the users' histories.
+        split: the examples of train, valid and test.
+        given_codes: int32[N, L] semantic IDs that came with the data, or None.
+        artifact: where it was loaded from, or None for one made in memory.
+    """
+
+    catalog: Catalog
+    sequences: Sequences
+    split: Split
+    given_codes: IntArray | None = None
+    artifact: Artifact | None = field(default=None, compare=False)
+
+    def __post_init__(self) -> None:
+        rows = self.sequences.rows
+        if len(rows) and (rows.min() < 0 or rows.max() >= len(self.catalog)):
+            raise DataError(f"a sequence names row {rows.max()} of a catalogue of {len(self.catalog)} items")
+        self.split.check(self.sequences)
+
+    def examples(self, part: PartName) -> Examples:
+        """The (user, cut) pairs of a part."""
+        return getattr(self.split, part)
+
+    def histories(self, part: PartName, max_items: int = 0) -> Histories:
+        """Histories of a part's examples, each cut to its newest `max_items` (0: no cut)."""
+        examples = self.examples(part)
+        return self.sequences.before(examples.users, examples.cuts, max_items)
+
+    def targets(self, part: PartName) -> IntArray:
+        """int32[P], target rows of a part's examples."""
+        examples = self.examples(part)
+        return self.sequences.targets(examples.users, examples.cuts)
+
+    def save(self, directory: Path) -> None:
+        """Write the dataset's files into a directory (inside `artifact.create`)."""
+        self.catalog.save(directory)
+        pl.DataFrame({Columns.USER: self.sequences.users}).write_parquet(directory / "users.parquet")
+        arrays = {"rows": self.sequences.rows, "offsets": self.sequences.offsets}
+        if self.sequences.times is not None:
+            arrays["times"] = self.sequences.times
+        np.savez(directory / "sequences.npz", **arrays)
+        pairs = {f"{part}_{name}": getattr(self.examples(part), name) for part in PARTS for name in ("users", "cuts")}
+        np.savez(directory / "split.npz", name=np.asarray(self.split.name), **pairs)
+        if self.given_codes is not None:
+            np.savez(directory / "given_codes.npz", codes=self.given_codes)
+
+    @classmethod
+    def load(cls, path: Path | str) -> "Dataset":
+        """Read and check a dataset artefact.
+
+        Raises:
+            ArtifactError: it is missing, damaged or something else.
+        """
+        artifact = open_artifact(path, "dataset")
+        directory = artifact.path
+        with np.load(directory / "sequences.npz", allow_pickle=False) as file:
+            arrays = dict(file)
+        users = pl.read_parquet(directory / "users.parquet")[Columns.USER].to_list()
+        sequences = Sequences(arrays["rows"], arrays["offsets"], users, arrays.get("times"))
+        with np.load(directory / "split.npz", allow_pickle=False) as file:
+            parts = {part: Examples(file[f"{part}_users"], file[f"{part}_cuts"]) for part in PARTS}
+            split = Split(str(file["name"]), **parts)
+        given = directory / "given_codes.npz"
+        codes = np.load(given, allow_pickle=False)["codes"] if given.is_file() else None
+        return cls(Catalog.load(directory), sequences, split, codes, artifact)

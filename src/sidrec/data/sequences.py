@@ -1,0 +1,129 @@
+"""Interactions in order: one flat array of item rows, cut into users by offsets."""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from sidrec.errors import DataError
+from sidrec.types import IntArray
+
+__all__ = ["Histories", "Sequences"]
+
+
+@dataclass(frozen=True)
+class Histories:
+    """A batch of item lists of different lengths, oldest item first: what a recommender reads.
+
+    Attributes:
+        rows: int32[T], item rows of all histories one after the other.
+        offsets: int64[U+1]; history u is `rows[offsets[u]:offsets[u + 1]]`. May be empty.
+    """
+
+    rows: IntArray
+    offsets: IntArray
+
+    def __post_init__(self) -> None:
+        if self.offsets[0] != 0 or self.offsets[-1] != len(self.rows) or (np.diff(self.offsets) < 0).any():
+            raise DataError("offsets do not cut the rows", expected="0 = first ≤ … ≤ last = number of rows")
+
+    @classmethod
+    def of(cls, lists: Iterable[Sequence[int] | IntArray]) -> "Histories":
+        """Histories from lists of rows.
+
+        >>> Histories.of([[3, 1], []]).lengths.tolist()
+        [2, 0]
+        """
+        arrays = [np.asarray(items, dtype=np.int32) for items in lists]
+        offsets = np.cumsum([0, *(len(items) for items in arrays)], dtype=np.int64)
+        return cls(np.concatenate([np.empty(0, np.int32), *arrays]), offsets)
+
+    def __len__(self) -> int:
+        return len(self.offsets) - 1
+
+    def __getitem__(self, index: int) -> IntArray:
+        return self.rows[self.offsets[index] : self.offsets[index + 1]]
+
+    @property
+    def lengths(self) -> IntArray:
+        """int64[U], number of items in each history."""
+        return np.diff(self.offsets)
+
+    def take(self, index: IntArray | slice) -> "Histories":
+        """The histories at the given positions."""
+        positions = np.arange(len(self))[index]
+        starts, lengths = self.offsets[:-1][positions], self.lengths[positions]
+        return Histories(*_gather(self.rows, starts, lengths))
+
+    def last(self, max_items: int) -> "Histories":
+        """Each history cut to its newest `max_items` items; 0 means no cut."""
+        if max_items <= 0 or not len(self) or self.lengths.max() <= max_items:
+            return self
+        lengths = np.minimum(self.lengths, max_items)
+        return Histories(*_gather(self.rows, self.offsets[1:] - lengths, lengths))
+
+    def padded(self, fill: int = -1, *, left: bool = False, width: int | None = None) -> IntArray:
+        """int32[U, T]: histories side by side, short ones filled up with `fill`."""
+        width = int(self.lengths.max(initial=0)) if width is None else width
+        out = np.full((len(self), width), fill, dtype=np.int32)
+        user = np.repeat(np.arange(len(self)), self.lengths)
+        place = np.arange(len(self.rows)) - np.repeat(self.offsets[:-1], self.lengths)
+        if left:
+            place = place + np.repeat(width - self.lengths, self.lengths)
+        out[user, place] = self.rows
+        return out
+
+
+@dataclass(frozen=True)
+class Sequences:
+    """Every user's whole history in order of (time, input order).
+
+    Attributes:
+        rows: int32[T], item rows of all users one after the other.
+        offsets: int64[U+1]; user u owns `rows[offsets[u]:offsets[u + 1]]`.
+        users: the caller's user ids, U of them. With a "given" split one user may own several lines.
+        times: int64[T] or float64[T] of the events, or None where the source has only an order.
+    """
+
+    rows: IntArray
+    offsets: IntArray
+    users: list[str]
+    times: IntArray | None = None
+
+    def __post_init__(self) -> None:
+        if len(self.offsets) != len(self.users) + 1 or self.offsets[-1] != len(self.rows):
+            raise DataError(
+                f"{len(self.users)} users and {len(self.rows)} events do not fit "
+                f"{len(self.offsets)} offsets that end at {self.offsets[-1]}"
+            )
+        if (np.diff(self.offsets) <= 0).any():
+            raise DataError("a user has no interactions", expected="at least one event a user")
+        if self.times is not None and len(self.times) != len(self.rows):
+            raise DataError(f"{len(self.times)} times for {len(self.rows)} events")
+
+    def __len__(self) -> int:
+        return len(self.users)
+
+    @property
+    def lengths(self) -> IntArray:
+        """int64[U], number of events of each user."""
+        return np.diff(self.offsets)
+
+    def before(self, users: IntArray, cuts: IntArray, max_items: int = 0) -> Histories:
+        """Histories `sequence[max(0, cut - max_items):cut]` of pairs (user, cut), both int[P]."""
+        starts, lengths = self.offsets[users], cuts.astype(np.int64)
+        if max_items > 0:
+            kept = np.minimum(lengths, max_items)
+            starts, lengths = starts + lengths - kept, kept
+        return Histories(*_gather(self.rows, starts, lengths))
+
+    def targets(self, users: IntArray, cuts: IntArray) -> IntArray:
+        """int32[P], the item at position `cut` of each pair's sequence."""
+        return self.rows[self.offsets[users] + cuts]
+
+
+def _gather(rows: IntArray, starts: IntArray, lengths: IntArray) -> tuple[IntArray, IntArray]:
+    """Slices `rows[start:start + length]` laid one after the other, and their offsets."""
+    offsets = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64)
+    index = np.arange(offsets[-1]) + np.repeat(starts - offsets[:-1], lengths)
+    return rows[index], offsets

@@ -1,0 +1,1 @@
+"""Scores become items, under an exact catalogue constraint."""

@@ -1,0 +1,77 @@
+"""What is asked of a search and what comes out."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+from pydantic import Field
+
+from sidrec.config import Config
+from sidrec.errors import ConstraintError, DataError
+from sidrec.types import BoolArray, FloatArray, IntArray
+
+__all__ = ["BeamConfig", "Recommendations", "Request"]
+
+
+class BeamConfig(Config):
+    """How a constrained beam search is run."""
+
+    beams: int = Field(default=20, ge=1)
+    """Prefixes kept after each level; raised to k where it is smaller."""
+    normalize: Literal["vocabulary", "level", "children"] = "level"
+    """Over what log-probabilities are normalised: the whole vocabulary (equals Hugging Face's beam
+    search), the codes of the level, or the children of the prefix in the catalogue."""
+    users_per_batch: int = Field(default=32, ge=1)
+    """Users searched at once."""
+
+
+@dataclass(frozen=True)
+class Request:
+    """What one call asks of a recommender.
+
+    Attributes:
+        k: items a user, at least 1.
+        exclude_seen: never recommend an item of the user's own history.
+        allowed: bool[N], items that may be recommended; None means all.
+        exact: widen the search for users whose list is not certified to be the true top k.
+    """
+
+    k: int = 10
+    exclude_seen: bool = True
+    allowed: BoolArray | None = None
+    exact: bool = False
+
+    def __post_init__(self) -> None:
+        if self.k < 1:
+            raise DataError(f"k is {self.k}", expected="at least 1")
+        if self.allowed is not None and not self.allowed.any():
+            raise ConstraintError("the allow-list holds no item of the catalogue", expected="at least one item")
+
+
+@dataclass(frozen=True)
+class Recommendations:
+    """Lists of items, best first.
+
+    Attributes:
+        rows: int32[U, k] item rows; -1 where a user has fewer than k candidates.
+        scores: float32[U, k], falling; -inf where the row is -1. Items that share their codes share
+            their score and stand in row order.
+        exact: bool[U], whether the list is known to be the true top k of the whole catalogue.
+    """
+
+    rows: IntArray
+    scores: FloatArray
+    exact: BoolArray
+
+    def __post_init__(self) -> None:
+        if self.rows.shape != self.scores.shape or len(self.exact) != len(self.rows):
+            raise DataError(f"rows {self.rows.shape}, scores {self.scores.shape}, exact {self.exact.shape} differ")
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    @classmethod
+    def concatenate(cls, parts: "list[Recommendations]") -> "Recommendations":
+        """The lists of several batches of users, one after the other."""
+        fields = ("rows", "scores", "exact")
+        return cls(*(np.concatenate([getattr(part, name) for part in parts]) for name in fields))

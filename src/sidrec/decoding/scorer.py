@@ -1,0 +1,51 @@
+"""The two methods by which a model takes part in beam search. Torch tensors, code space only."""
+
+from typing import Protocol, Self
+
+from torch import Tensor
+
+from sidrec.data.sequences import Histories
+
+__all__ = ["PromptState", "SidScorer"]
+
+
+class PromptState(Protocol):
+    """What `start` computed once a user (encoder output, prompt keys and values) and, during a
+    search, what `step` appended for the beams."""
+
+    def select(self, users: Tensor) -> Self:
+        """A fresh state, at level 0, of some of the users (int64 positions); prompts are not recomputed."""
+        ...
+
+
+class SidScorer(Protocol):
+    """Scores codes level by level. A beam search calls `start` once, then `step` for levels 0 … L-1.
+
+    Attributes:
+        level_sizes: (K1, …, KL).
+        has_end: whether a further `step` at level L gives the log-probability of ending there.
+    """
+
+    level_sizes: tuple[int, ...]
+    has_end: bool
+
+    def start(self, histories: Histories) -> PromptState:
+        """Read the users' histories, once a user."""
+        ...
+
+    def step(self, state: PromptState, level: int, parents_UW: Tensor | None, codes_UW: Tensor | None) -> Tensor:
+        """Log-probabilities of the codes of `level` after each beam.
+
+        Args:
+            state: of `start` or `select`; changed in place (the beams' own keys and values are added).
+            level: 0 … L-1, or L for the end step of a scorer with `has_end`.
+            parents_UW: int64[U, W], for each beam the position of its parent among the beams of the
+                previous step; None at level 0, all zero at level 1.
+            codes_UW: int64[U, W], the code of level-1 that each beam chose last; None at level 0.
+                Beams that do not exist (fewer prefixes than W) carry code 0 and are ignored.
+
+        Returns:
+            float32[U, W, K] (W = 1 at level 0; K = 1 at the end step), normalised as the scorer was
+            told; the search renormalises over children itself where that is asked.
+        """
+        ...

@@ -1,0 +1,84 @@
+"""Item vectors and the interface of everything that makes them."""
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from safetensors import safe_open
+from safetensors.numpy import save_file
+
+from sidrec.artifact import Artifact, open_artifact
+from sidrec.config import Part, RunSettings
+from sidrec.data.catalog import Catalog
+from sidrec.errors import DataError
+from sidrec.types import FloatArray
+
+__all__ = ["Embedder", "ItemEmbeddings"]
+
+FILE = "embeddings.safetensors"
+
+
+@dataclass(frozen=True)
+class ItemEmbeddings:
+    """One vector an item, in catalogue order.
+
+    Attributes:
+        vectors: float32[N, D], finite.
+        encoder: what made them, for people.
+        catalog_digest: digest of the catalogue whose rows these are.
+
+    Raises:
+        DataError: not a matrix, or a value is not finite.
+    """
+
+    vectors: FloatArray
+    encoder: str
+    catalog_digest: str
+
+    def __post_init__(self) -> None:
+        if self.vectors.ndim != 2 or not self.vectors.shape[1]:
+            raise DataError(f"item vectors have shape {self.vectors.shape}", expected="(items, dimensions)")
+        bad = ~np.isfinite(self.vectors).all(axis=1)
+        if bad.any():
+            raise DataError(
+                f"{int(bad.sum())} item vectors hold NaN or infinity, the first is row {int(bad.argmax())}",
+                where=self.encoder,
+                expected="finite numbers",
+                next="make the vectors again; an empty text is usually the cause",
+            )
+
+    def check_fits(self, catalog: Catalog) -> None:
+        """Raise `DataError` unless these are vectors of exactly this catalogue."""
+        if len(self.vectors) != len(catalog) or self.catalog_digest != catalog.digest:
+            raise DataError(
+                f"catalogue and embeddings disagree: {len(catalog)} items of catalogue {catalog.digest[:12]}, "
+                f"{len(self.vectors)} vectors made for catalogue {self.catalog_digest[:12]}",
+                where=self.encoder,
+                next="make the embeddings again with 'sidrec embed'",
+            )
+
+    def save(self, directory: Path) -> None:
+        """Write `embeddings.safetensors` into a directory."""
+        metadata = {"encoder": self.encoder, "catalog_digest": self.catalog_digest}
+        save_file({"vectors": np.ascontiguousarray(self.vectors, np.float32)}, directory / FILE, metadata)
+
+    @classmethod
+    def load(cls, path: Path | str) -> "ItemEmbeddings":
+        """Read and check an embeddings artefact."""
+        return cls.of_artifact(open_artifact(path, "embeddings"))
+
+    @classmethod
+    def of_artifact(cls, artifact: Artifact) -> "ItemEmbeddings":
+        """Read the vectors of an artefact that was opened already."""
+        with safe_open(artifact.path / FILE, framework="np") as file:
+            metadata = file.metadata()
+            return cls(file.get_tensor("vectors"), metadata["encoder"], metadata["catalog_digest"])
+
+
+class Embedder(Part, ABC):
+    """Makes one vector an item from a catalogue."""
+
+    @abstractmethod
+    def embed(self, catalog: Catalog, run: RunSettings) -> ItemEmbeddings:
+        """Vectors of all items, in catalogue order."""

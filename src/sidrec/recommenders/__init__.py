@@ -1,0 +1,1 @@
+"""Histories become next items."""

@@ -1,0 +1,79 @@
+"""The one table of everything that a recipe can name: family → kind → where its class lives.
+
+Classes are imported when they are named, never before, so a recipe loads only what it uses. A class
+of your own needs no line here: write its kind as `my_package.module:ClassName`.
+"""
+
+import importlib
+from typing import Any
+
+from sidrec.errors import ConfigError, nearest
+
+__all__ = ["REGISTRY", "family", "load_class"]
+
+REGISTRY: dict[str, dict[str, str]] = {
+    "reader": {
+        "letter": "sidrec.data.readers.letter:LetterReader",
+        "recbole": "sidrec.data.readers.recbole:RecBoleReader",
+        "movielens": "sidrec.data.readers.movielens:MovieLensReader",
+        "amazon": "sidrec.data.readers.amazon:AmazonReader",
+        "table": "sidrec.data.readers.table:TableReader",
+        "list-csv": "sidrec.data.readers.list_csv:ListCsvReader",
+        "minionerec": "sidrec.data.readers.minionerec:MiniOneRecReader",
+        "etegrec": "sidrec.data.readers.etegrec:ETEGRecReader",
+    },
+    "split": {
+        "leave-one-out": "sidrec.data.split:LeaveOneOut",
+        "temporal": "sidrec.data.split:TemporalCut",
+        "time-ratio": "sidrec.data.split:TimeRatio",
+        "given": "sidrec.data.split:Given",
+    },
+    "embedder": {
+        "tfidf": "sidrec.embeddings.tfidf:TfidfEmbedder",
+        "text": "sidrec.embeddings.text:SentenceEmbedder",
+        "import": "sidrec.embeddings.imported:ImportedVectors",
+    },
+    "tokenizer": {
+        "auto": "sidrec.tokenizers.auto:Auto",
+        "rqkmeans": "sidrec.tokenizers.rqkmeans:RQKMeans",
+        "rqvae": "sidrec.tokenizers.rqvae:RQVAE",
+        "given": "sidrec.tokenizers.given:Given",
+    },
+    "collision": {
+        "append_level": "sidrec.tokenizers.collisions:AppendLevel",
+        "nearest_free": "sidrec.tokenizers.collisions:NearestFree",
+        "sinkhorn_reassign": "sidrec.tokenizers.collisions:SinkhornReassign",
+        "keep": "sidrec.tokenizers.collisions:Keep",
+    },
+    "recommender": {
+        "popularity": "sidrec.recommenders.popularity:Popularity",
+        "item-knn": "sidrec.recommenders.item_knn:ItemKNN",
+        "sasrec": "sidrec.recommenders.sasrec:SASRec",
+        "tiger": "sidrec.recommenders.tiger:Tiger",
+        "decoder": "sidrec.recommenders.decoder:Decoder",
+    },
+}
+
+
+def family(name: str) -> dict[str, str]:
+    """Kinds of one family and where their classes live."""
+    return REGISTRY[name]
+
+
+def load_class(family_name: str, kind: str) -> Any:
+    """The class that `kind` names in a family, imported now.
+
+    Raises:
+        ConfigError: the kind is not known, or a foreign class cannot be imported.
+    """
+    kinds = REGISTRY[family_name]
+    target = kinds.get(kind, kind)
+    module, separator, attribute = target.partition(":")
+    if not separator:
+        raise ConfigError(f"no {family_name} of kind '{kind}'; {nearest(kind, kinds)}")
+    try:
+        return getattr(importlib.import_module(module), attribute)
+    except (ImportError, AttributeError) as error:
+        if kind in kinds:
+            raise
+        raise ConfigError(f"cannot import {family_name} '{kind}': {error}") from error

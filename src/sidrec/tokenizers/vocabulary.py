@@ -1,0 +1,52 @@
+"""Code ↔ token id: the only place that knows token offsets."""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from sidrec.types import IntArray
+
+__all__ = ["CodeVocabulary"]
+
+
+@dataclass(frozen=True)
+class CodeVocabulary:
+    """A compact vocabulary: three special tokens, then the codes of level 1, level 2, ….
+
+    Attributes:
+        sizes: (K1, …, KL), codes a level.
+
+    >>> vocabulary = CodeVocabulary((4, 4))
+    >>> tokens = vocabulary.tokens(np.array([[1, 3]]))
+    >>> tokens.tolist(), vocabulary.codes(tokens).tolist(), len(vocabulary)
+    ([[4, 10]], [[1, 3]], 11)
+    """
+
+    sizes: tuple[int, ...]
+
+    PAD = 0
+    """Padding; also the decoder's start token, as in T5."""
+    EOS = 1
+    BOS = 2
+    NUM_SPECIAL = 3
+
+    def __len__(self) -> int:
+        return self.NUM_SPECIAL + sum(self.sizes)
+
+    @property
+    def offsets(self) -> IntArray:
+        """int64[L], token id of code 0 of each level."""
+        return self.NUM_SPECIAL + np.concatenate([[0], np.cumsum(self.sizes)[:-1]])
+
+    def level_range(self, level: int) -> tuple[int, int]:
+        """First token id of a level and one past its last."""
+        first = int(self.offsets[level])
+        return first, first + self.sizes[level]
+
+    def tokens(self, codes: IntArray) -> IntArray:
+        """Token ids [..., L] of codes [..., L]; the inverse of `codes`."""
+        return codes + self.offsets
+
+    def codes(self, tokens: IntArray) -> IntArray:
+        """Codes [..., L] of token ids [..., L]; the inverse of `tokens`."""
+        return tokens - self.offsets

@@ -1,0 +1,1 @@
+"""Gradients: objectives, the trainer's glue, schedules and checkpoints."""

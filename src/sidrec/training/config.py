@@ -1,0 +1,76 @@
+"""Settings of a training run that belong to the method, and what comes back from it."""
+
+from dataclasses import asdict, dataclass
+from typing import Literal
+
+from pydantic import Field
+
+from sidrec.config import Config
+from sidrec.types import Json
+
+__all__ = ["OptimizerConfig", "TrainReport", "TrainingConfig"]
+
+
+class OptimizerConfig(Config):
+    """AdamW."""
+
+    lr: float = Field(default=1e-3, gt=0)
+    """Peak learning rate."""
+    weight_decay: float = Field(default=0.01, ge=0)
+    """Decoupled weight decay; norms and biases are spared."""
+    warmup_ratio: float = Field(default=0.02, ge=0, lt=1)
+    """Share of the steps in which the learning rate rises from 0."""
+    schedule: Literal["cosine", "linear", "constant"] = "cosine"
+    """How the learning rate falls after the warm-up."""
+    max_grad_norm: float = Field(default=1.0, gt=0)
+    """Gradients are clipped to this norm."""
+
+
+class TrainingConfig(Config):
+    """How long and how a model is trained; which checkpoint is kept."""
+
+    max_epochs: float = Field(default=20, gt=0)
+    """Passes over the training examples."""
+    max_steps: int = Field(default=0, ge=0)
+    """Optimizer steps; 0 means that `max_epochs` decides."""
+    batch_size: int = Field(default=256, ge=1)
+    """Examples in one optimizer step."""
+    accumulation: int = Field(default=1, ge=1)
+    """Forward passes that share one step; each takes `batch_size / accumulation` examples."""
+    optimizer: OptimizerConfig = OptimizerConfig()
+    """Optimizer and schedule."""
+    precision: Literal["fp32", "bf16"] = "fp32"
+    """Arithmetic of forward and backward passes; weights stay fp32."""
+    validate_every: int = Field(default=0, ge=0)
+    """Steps between validations; 0 means once an epoch."""
+    validate_users: int = Field(default=2000, ge=0)
+    """Validation users scored at each validation, drawn once; 0 means all."""
+    patience: int = Field(default=5, ge=0)
+    """Validations without a better primary metric before training stops; 0 never stops early."""
+
+
+@dataclass(frozen=True)
+class TrainReport:
+    """What a training run cost and reached.
+
+    Attributes:
+        steps: optimizer steps taken.
+        seconds: wall-clock seconds spent in this process.
+        examples_per_second: training examples a second, validation not counted.
+        padding_share: share of the input positions that were padding, 0 to 1.
+        best_metric: best value of the primary validation metric; None without validation.
+        best_step: step of that value.
+        losses: (step, mean training loss since the last entry).
+    """
+
+    steps: int
+    seconds: float
+    examples_per_second: float
+    padding_share: float
+    best_metric: float | None
+    best_step: int
+    losses: tuple[tuple[int, float], ...]
+
+    def as_json(self) -> Json:
+        """The report as JSON."""
+        return asdict(self)
