@@ -16,7 +16,7 @@ import json
 import os
 import shutil
 import subprocess
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Generator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cache
@@ -27,7 +27,16 @@ from sidrec import __version__
 from sidrec.errors import ArtifactError
 from sidrec.types import Json
 
-__all__ = ["Artifact", "ArtifactWriter", "create", "digest_of", "file_digest", "fingerprint", "open_artifact"]
+__all__ = [
+    "Artifact",
+    "ArtifactWriter",
+    "create",
+    "digest_of",
+    "file_digest",
+    "fingerprint",
+    "lineage",
+    "open_artifact",
+]
 
 MANIFEST = "artifact.json"
 FORMAT = 1
@@ -115,7 +124,7 @@ def create(
     config: Json,
     seed: int = 0,
     parents: Mapping[str, Artifact | str] | None = None,
-) -> Iterator[ArtifactWriter]:
+) -> Generator[ArtifactWriter]:
     """Write an artefact: all of it appears at `path`, or nothing does.
 
     Args:
@@ -253,7 +262,7 @@ def _relative(parent: Artifact | str, path: Path) -> str:
 
 
 @contextmanager
-def _file_errors(path: Path) -> Iterator[None]:
+def _file_errors(path: Path) -> Generator[None]:
     """Turn a full disk and a forbidden folder into errors that say what to do."""
     try:
         yield

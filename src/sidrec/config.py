@@ -10,7 +10,7 @@ import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, ClassVar, TypeVar
+from typing import Any, ClassVar, TypeAlias, TypeVar
 
 import yaml
 from pydantic import BaseModel, BeforeValidator, ConfigDict, ValidationError
@@ -30,15 +30,18 @@ class Config(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True, validate_default=True)
 
 
+AnyConfig: TypeAlias = type[Config]
+
+
 class Part:
     """Something a recipe can name: constructed from its `Config` or from the same fields by name.
 
     Subclasses define a nested `Config` and do nothing else in the constructor.
     """
 
-    Config: ClassVar[type[Config]]
+    Config: ClassVar[AnyConfig]
 
-    def __init__(self, config: Config | None = None, /, **fields: Any) -> None:
+    def __init__(self, config: BaseModel | None = None, /, **fields: Any) -> None:
         if config is not None and fields:
             raise TypeError("pass a Config or fields, not both")
         self.config: Any = parse(type(self).Config, fields) if config is None else config
@@ -166,7 +169,7 @@ def load_yaml(text: str, where: str = "") -> Any:
         ConfigError: the text is not YAML.
     """
     try:
-        return yaml.load(text, Loader=_Yaml12Loader)  # noqa: S506 - subclass of SafeLoader
+        return yaml.load(text, Loader=_Yaml12Loader)
     except yaml.YAMLError as error:
         raise ConfigError(f"not valid YAML: {error}", where=where) from error
 
@@ -180,10 +183,15 @@ def merge(base: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]
     out = dict(base)
     for key, value in changes.items():
         old = out.get(key)
-        both = isinstance(old, Mapping) and isinstance(value, Mapping)
-        same_kind = both and value.get("kind", old.get("kind")) == old.get("kind")
-        out[key] = merge(old, value) if same_kind else value
+        if isinstance(old, Mapping) and isinstance(value, Mapping) and _same_kind(old, value):
+            out[key] = merge(old, value)
+        else:
+            out[key] = value
     return out
+
+
+def _same_kind(old: Mapping[str, Any], change: Mapping[str, Any]) -> bool:
+    return change.get("kind", old.get("kind")) == old.get("kind")
 
 
 def with_overrides(data: Mapping[str, Any], overrides: Iterable[str]) -> dict[str, Any]:

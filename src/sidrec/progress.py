@@ -4,8 +4,8 @@ Library code never prints. It asks the run for a `Progress`; the command line pa
 a bar with an estimate on stderr, everybody else gets silence.
 """
 
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Generator
+from contextlib import AbstractContextManager, contextmanager
 from typing import Protocol
 
 __all__ = ["Advance", "Progress", "Silent"]
@@ -14,25 +14,26 @@ __all__ = ["Advance", "Progress", "Silent"]
 class Advance(Protocol):
     """Called with the number of steps just finished and, if useful, a short note."""
 
-    def __call__(self, steps: float = 1, note: str = "") -> None: ...
+    def __call__(self, steps: float = 1, note: str = "") -> None:
+        """Report finished steps."""
+        ...
 
 
 class Progress(Protocol):
     """Opens one piece of work: `with progress("encode items", total=n) as advance: advance(64)`."""
 
-    def __call__(self, task: str, total: float | None) -> "_Context": ...
-
-
-class _Context(Protocol):
-    def __enter__(self) -> Advance: ...
-    def __exit__(self, *exc: object) -> bool | None: ...
+    def __call__(self, task: str, total: float | None) -> AbstractContextManager[Advance]:
+        """Begin a task of `total` steps (None: unknown)."""
+        ...
 
 
 class Silent:
     """A `Progress` that shows nothing."""
 
     @contextmanager
-    def __call__(self, task: str, total: float | None) -> Iterator[Advance]:
+    def __call__(self, task: str, total: float | None) -> Generator[Advance]:
+        """Begin a task that nobody watches."""
+
         def advance(steps: float = 1, note: str = "") -> None:
             return None
 

@@ -108,9 +108,9 @@ class Dataset:
         arrays = {"rows": self.sequences.rows, "offsets": self.sequences.offsets}
         if self.sequences.times is not None:
             arrays["times"] = self.sequences.times
-        np.savez(directory / "sequences.npz", **arrays)
+        np.savez(directory / "sequences.npz", allow_pickle=False, **arrays)
         pairs = {f"{part}_{name}": getattr(self.examples(part), name) for part in PARTS for name in ("users", "cuts")}
-        np.savez(directory / "split.npz", name=np.asarray(self.split.name), **pairs)
+        np.savez(directory / "split.npz", allow_pickle=False, name=np.asarray(self.split.name), **pairs)
         if self.given_codes is not None:
             np.savez(directory / "given_codes.npz", codes=self.given_codes)
 

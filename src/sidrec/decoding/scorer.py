@@ -10,8 +10,10 @@ __all__ = ["PromptState", "SidScorer"]
 
 
 class PromptState(Protocol):
-    """What `start` computed once a user (encoder output, prompt keys and values) and, during a
-    search, what `step` appended for the beams."""
+    """What `start` computed once a user, and during a search what `step` appended for the beams.
+
+    For an encoder-decoder that is the encoder's output, for a causal model the prompt's keys and values.
+    """
 
     def select(self, users: Tensor) -> Self:
         """A fresh state, at level 0, of some of the users (int64 positions); prompts are not recomputed."""

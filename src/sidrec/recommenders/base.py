@@ -116,6 +116,7 @@ class Recommender(Part, ABC):
             allowed: ids of the items that may be recommended; None means all.
             exact: widen the search until every list is certified to be the true top k.
             on_unknown: what to do with ids that are not in the catalogue.
+            run: device and progress display.
 
         Raises:
             DataError: an id is unknown and `on_unknown` is "raise".

@@ -24,7 +24,7 @@ def cycle_dataset(num_items: int = 24, num_users: int = 96, length: int = 9, see
         {
             Columns.ITEM: [f"item-{row}" for row in range(num_items)],
             Columns.TITLE: [
-                f"Part {row} of the cycle, colour {'red green blue'.split()[row % 3]}" for row in range(num_items)
+                f"Part {row} of the cycle, colour {('red', 'green', 'blue')[row % 3]}" for row in range(num_items)
             ],
         }
     )

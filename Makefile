@@ -1,0 +1,62 @@
+# Every target brings what it needs: `make demo` and `make test` want nothing but python3 and a package index.
+# The virtual environment is made once in .venv and made again only when the dependencies change.
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+
+.PHONY: demo test test-slow lint types imports spelling docs bench lock clean help
+
+help:  ## list the targets
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
+
+demo: $(VENV)/.demo  ## real data to a comparison of five recommenders and readable recommendations
+	$(BIN)/python examples/demo.py
+
+test: lint types imports spelling  ## everything CI checks: lint, types, import contracts, spelling, fast tests
+	$(BIN)/python -m pytest -n 2
+
+test-slow: $(VENV)/.dev  ## the tests that take minutes; real-data checks want SIDREC_DATA=<folder>
+	$(BIN)/python -m pytest -n 2 -m "slow and not gpu"
+
+lint: $(VENV)/.dev
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+
+types: $(VENV)/.dev
+	$(BIN)/basedpyright
+
+imports: $(VENV)/.dev
+	$(BIN)/lint-imports --no-logo
+
+spelling: $(VENV)/.dev
+	$(BIN)/codespell src tests docs benchmarks examples *.md
+
+docs: $(VENV)/.docs  ## build the site into site/
+	$(BIN)/mkdocs build --strict
+
+bench: $(VENV)/.dev  ## run every benchmark and print one table
+	$(BIN)/python benchmarks/run_all.py
+
+lock:  ## resolve the dependencies again (needs uv)
+	uv lock
+	uv export -q --format requirements.txt --no-hashes --all-extras --no-emit-project --no-annotate --no-header -o constraints.txt
+
+clean:  ## remove the environment and everything built
+	rm -rf $(VENV) site dist .demo
+
+$(BIN)/python:
+	$(PYTHON) -c 'import sys; sys.exit("sidrec needs Python 3.11 to 3.13, this is " + sys.version.split()[0] + "; try: make PYTHON=python3.11") if not (3, 11) <= sys.version_info < (3, 14) else None'
+	$(PYTHON) -m venv $(VENV)
+
+$(VENV)/.demo: pyproject.toml constraints.txt | $(BIN)/python
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e .
+	@touch $@
+
+$(VENV)/.dev: pyproject.toml constraints.txt | $(BIN)/python
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[dev]"
+	@touch $@ $(VENV)/.demo
+
+$(VENV)/.docs: pyproject.toml constraints.txt | $(BIN)/python
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[docs]"
+	@touch $@
