@@ -1,0 +1,159 @@
+"""Score a recommender on one part of a dataset under a protocol.
+
+Enough items are asked for that a group of tied items is never cut inside the first k. Writing files
+and comparing recommenders is left to the stages.
+"""
+
+import time
+from dataclasses import dataclass
+
+import numpy as np
+
+from sidrec.config import RunSettings
+from sidrec.data.dataset import Dataset, PartName
+from sidrec.data.sequences import Histories
+from sidrec.decoding.recommendations import Recommendations, Request
+from sidrec.errors import DataError
+from sidrec.evaluation.catalogue import catalogue_figures, list_defects
+from sidrec.evaluation.protocol import Protocol
+from sidrec.evaluation.ranking import collapse, find_target, metric_values, num_open_ties
+from sidrec.evaluation.slices import training_counts
+from sidrec.evaluation.table import MetricTable
+from sidrec.random import generator
+from sidrec.recommenders.base import Recommender
+from sidrec.tokenizers.semantic_ids import SemanticIds
+from sidrec.types import FloatArray, IntArray
+
+__all__ = ["Evaluation", "draw_examples", "evaluate", "item_figures", "score"]
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """What an evaluation found.
+
+    Attributes:
+        examples: int64[U], positions of the scored examples in the part.
+        recommended: the lists, wider than the largest cut-off where ties are possible.
+        targets: int32[U], target rows.
+        table: per-user metrics, item level first, then `sid_…` where there are semantic IDs.
+        ranks: float64[U], mean rank of the target counted from 1; inf where it is not listed.
+        figures: catalogue-level figures and rates by name.
+        seconds: wall-clock seconds that ranking took.
+    """
+
+    examples: IntArray
+    recommended: Recommendations
+    targets: IntArray
+    table: MetricTable
+    ranks: FloatArray
+    figures: dict[str, float]
+    seconds: float
+
+    @property
+    def users_per_second(self) -> float:
+        """Users ranked in a second of wall-clock time."""
+        return len(self.table) / self.seconds if self.seconds else float("inf")
+
+
+def draw_examples(dataset: Dataset, part: PartName, max_users: int, seed: int) -> IntArray:
+    """int64[U], positions of the examples that are scored, rising; the same for the same seed.
+
+    Raises:
+        DataError: the part is empty.
+    """
+    num = len(dataset.examples(part))
+    if not num:
+        raise DataError(
+            f"there is nothing to score: the {part} part is empty",
+            where=f"split '{dataset.split.name}'",
+            next="prepare the dataset with a split that has this part",
+        )
+    if not max_users or max_users >= num:
+        return np.arange(num)
+    return np.sort(generator(seed, "evaluation users", part).choice(num, size=max_users, replace=False))
+
+
+def score(
+    recommended: Recommendations, targets: IntArray, protocol: Protocol, semantic_ids: SemanticIds | None = None
+) -> tuple[MetricTable, FloatArray]:
+    """Per-user metrics of lists and the targets' mean ranks float64[U].
+
+    With semantic IDs, every metric is given again as `sid_…`: there, any item with the target's
+    codes counts as the target, and items of equal codes take one place together.
+    """
+    rows, scores = recommended.rows, recommended.scores
+    places = find_target(rows, scores, targets, protocol.ties)
+    values = metric_values(places, protocol.k)
+    if semantic_ids is not None:
+        sid_places = places
+        if semantic_ids.num_collided:
+            tuples, tuple_scores = collapse(rows, scores, semantic_ids.group_of)
+            sid_places = find_target(tuples, tuple_scores, semantic_ids.group_of[targets], protocol.ties)
+        values |= {f"sid_{name}": column for name, column in metric_values(sid_places, protocol.k).items()}
+    return MetricTable(values, protocol.primary), places.ranks
+
+
+def evaluate(
+    recommender: Recommender,
+    dataset: Dataset,
+    part: PartName,
+    protocol: Protocol,
+    run: RunSettings,
+    examples: IntArray | None = None,
+) -> Evaluation:
+    """Rank every user of a part and score the lists.
+
+    Args:
+        recommender: a fitted recommender of the dataset's catalogue.
+        dataset: the dataset.
+        part: `valid` or `test`.
+        protocol: the rules.
+        run: seed, device and progress.
+        examples: positions of the examples to score; None draws them as the protocol says.
+
+    Raises:
+        DataError: the part is empty.
+    """
+    if examples is None:
+        examples = draw_examples(dataset, part, protocol.max_users, run.seed)
+    pairs = dataset.examples(part)
+    users, cuts = pairs.users[examples], pairs.cuts[examples]
+    histories, targets = dataset.sequences.before(users, cuts), dataset.sequences.targets(users, cuts)
+    request = Request(
+        k=_num_wanted(recommender, protocol, len(dataset.catalog)),
+        exclude_seen=protocol.exclude_seen,
+        exact=protocol.exact,
+    )
+    start = time.perf_counter()
+    recommended = recommender.rank(histories, request, run)
+    seconds = time.perf_counter() - start
+    table, ranks = score(recommended, targets, protocol, recommender.semantic_ids)
+    figures = item_figures(recommended, training_counts(dataset), protocol)
+    figures["seen_targets"] = _share_seen(histories, targets)
+    if recommender.semantic_ids is None:
+        figures["open_ties"] = num_open_ties(recommended.rows, recommended.scores, max(protocol.k)) / len(targets)
+    return Evaluation(examples, recommended, targets, table, ranks, figures, seconds)
+
+
+def item_figures(recommended: Recommendations, counts: IntArray, protocol: Protocol) -> dict[str, float]:
+    """Coverage, Gini, novelty, invalid and duplicate rates at every cut-off, and the share certified."""
+    out: dict[str, float] = {}
+    for k in protocol.k:
+        out |= catalogue_figures(recommended.rows, counts, k) | list_defects(recommended.rows, k)
+    return out | {"certified": float(recommended.exact.mean())}
+
+
+def _num_wanted(recommender: Recommender, protocol: Protocol, num_items: int) -> int:
+    """Items to ask for: no group of equal codes may be cut inside the first k.
+
+    Without semantic IDs one more item shows whether a tie goes on behind the last place.
+    """
+    further = recommender.max_ties - (recommender.semantic_ids is not None)
+    return min(max(protocol.k) + further, num_items)
+
+
+def _share_seen(histories: Histories, targets: IntArray) -> float:
+    """Share of the targets that stand in their own history, which no list without seen items can hold."""
+    own = np.repeat(targets, histories.lengths) == histories.rows
+    users = np.repeat(np.arange(len(targets)), histories.lengths)
+    return len(np.unique(users[own])) / len(targets)
