@@ -15,6 +15,7 @@ __all__ = [
     "DataError",
     "MissingExtraError",
     "SidrecError",
+    "TrainingError",
     "nearest",
 ]
 
@@ -65,6 +66,10 @@ class ArtifactError(SidrecError):
 
 class ConstraintError(SidrecError):
     """No item satisfies the request (everything is excluded, or the allow-list is empty)."""
+
+
+class TrainingError(SidrecError):
+    """Training cannot go on: the loss is no longer a number."""
 
 
 class MissingExtraError(SidrecError):

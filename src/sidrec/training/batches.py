@@ -1,0 +1,108 @@
+"""Which examples go into which batch: random order, similar lengths together, the same every time.
+
+Leaves out what an example is: `TrainingExamples.collate` turns positions into tensors.
+"""
+
+from collections.abc import Iterator
+from typing import Protocol
+
+import numpy as np
+import torch
+from torch.utils.data import Dataset, Sampler
+
+from sidrec.random import generator
+from sidrec.types import IntArray
+
+__all__ = ["BatchDataset", "LengthBuckets", "TrainingExamples", "padding_of"]
+
+MEGA_BATCHES = 50
+"""Batches among which examples are sorted by length: enough for little padding, few enough for a random mix."""
+
+
+class TrainingExamples(Protocol):
+    """What a model is trained on. Implementations keep flat arrays and collate without a loop over examples."""
+
+    @property
+    def lengths(self) -> IntArray:
+        """int[P], input positions of each example; examples of similar length share a batch."""
+        ...
+
+    def __len__(self) -> int: ...
+
+    def collate(self, positions: IntArray) -> dict[str, torch.Tensor]:
+        """Keyword arguments of the model for some of the examples.
+
+        `labels` (-100 where nothing is to be predicted) says how many targets the batch holds; an
+        `attention_mask` (0 where the input is padding), if there is one, how much of it is padding.
+        """
+        ...
+
+
+class BatchDataset(Dataset[dict[str, torch.Tensor]]):
+    """Gives the data loader whole collated batches, so that no example is ever touched alone."""
+
+    def __init__(self, examples: TrainingExamples) -> None:
+        self.examples = examples
+
+    def __len__(self) -> int:
+        return len(self.examples)
+
+    def __getitems__(self, positions: list[int]) -> dict[str, torch.Tensor]:
+        """The collated batch of these examples."""
+        return self.examples.collate(np.asarray(positions, dtype=np.int64))
+
+
+class LengthBuckets(Sampler[list[int]]):
+    """Batches of examples of similar length; every example once an epoch, order set by seed and epoch.
+
+    Examples are shuffled, cut into groups of about 50 batches, sorted by length inside each group, cut
+    into batches, and the batches are shuffled. The last, smaller batch is a random remainder. With
+    accumulation the pieces of one optimizer step follow each other, so that a step sees the same examples
+    however it is cut.
+
+    Args:
+        lengths: int[P], length of each example.
+        batch_size: examples in one optimizer step.
+        piece: examples in one forward pass; divides `batch_size`.
+        seed: of the run.
+    """
+
+    def __init__(self, lengths: IntArray, batch_size: int, piece: int, seed: int) -> None:
+        self.lengths, self.step_size, self.batch_size, self.seed = np.asarray(lengths), batch_size, piece, seed
+        self.drop_last = False
+        self.epoch = 0
+        """The epoch whose order `__iter__` gives; set before each epoch."""
+
+    def __len__(self) -> int:
+        whole, rest = divmod(len(self.lengths), self.step_size)
+        return whole * (self.step_size // self.batch_size) + -(-rest // self.batch_size)
+
+    def __iter__(self) -> Iterator[list[int]]:
+        for batch in self.batches():
+            for start in range(0, len(batch), self.batch_size):
+                yield batch[start : start + self.batch_size].tolist()
+
+    def batches(self) -> list[IntArray]:
+        """The examples of each optimizer step of the epoch, int64[B] each."""
+        draw = generator(self.seed, "batches", str(self.epoch))
+        order = draw.permutation(len(self.lengths))
+        whole = len(order) // self.step_size * self.step_size
+        group = self.step_size * MEGA_BATCHES
+        parts = [order[start : min(start + group, whole)] for start in range(0, whole, group)]
+        parts = [part[np.argsort(self.lengths[part], kind="stable")] for part in parts]
+        batches = list(np.concatenate([order[:0], *parts]).reshape(-1, self.step_size))
+        batches = [batches[index] for index in draw.permutation(len(batches))]
+        return [*batches, order[whole:]] if whole < len(order) else batches
+
+
+def padding_of(batch: dict[str, torch.Tensor]) -> tuple[int, int]:
+    """(padding positions, all positions) of a batch, by its attention mask or, without one, its labels.
+
+    >>> padding_of({"attention_mask": torch.tensor([[1, 1, 0], [1, 1, 1]])})
+    (1, 6)
+    """
+    if "attention_mask" in batch:
+        return int((batch["attention_mask"] == 0).sum()), batch["attention_mask"].numel()
+    if "labels" in batch:
+        return int((batch["labels"] == -100).sum()), batch["labels"].numel()
+    return 0, 1
