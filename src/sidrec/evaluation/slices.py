@@ -34,7 +34,7 @@ def history_slices(lengths: IntArray, config: SliceConfig) -> tuple[IntArray, li
 
     >>> groups, names = history_slices(np.array([1, 2, 3, 9]), SliceConfig(history_edges=(2, 5)))
     >>> groups.tolist(), names
-    ([0, 0, 1, 2], ['history 1-2', 'history 3-5', 'history 9'])
+    ([0, 0, 1, 2], ['history 1-2', 'history 3', 'history 9'])
     """
     edges = np.asarray(config.history_edges, dtype=np.int64)
     if not len(edges) and len(lengths):
