@@ -71,7 +71,12 @@ class Recommendations:
         return len(self.rows)
 
     @classmethod
+    def empty(cls, k: int) -> "Recommendations":
+        """Lists of k items for no user at all."""
+        return cls(np.empty((0, k), np.int32), np.empty((0, k), np.float32), np.empty(0, np.bool_))
+
+    @classmethod
     def concatenate(cls, parts: "list[Recommendations]") -> "Recommendations":
-        """The lists of several batches of users, one after the other."""
+        """The lists of several batches of users, at least one, one after the other."""
         fields = ("rows", "scores", "exact")
         return cls(*(np.concatenate([getattr(part, name) for part in parts]) for name in fields))

@@ -5,8 +5,10 @@ from typing import Protocol, Self
 from torch import Tensor
 
 from sidrec.data.sequences import Histories
+from sidrec.decoding.trie import ItemTrie
+from sidrec.errors import DataError
 
-__all__ = ["PromptState", "SidScorer"]
+__all__ = ["PromptState", "SidScorer", "check_fits"]
 
 
 class PromptState(Protocol):
@@ -16,7 +18,11 @@ class PromptState(Protocol):
     """
 
     def select(self, users: Tensor) -> Self:
-        """A fresh state, at level 0, of some of the users (int64 positions); prompts are not recomputed."""
+        """A fresh state, at level 0, of some of the users; prompts are not recomputed.
+
+        Args:
+            users: int64[U'] positions, on the CPU.
+        """
         ...
 
 
@@ -51,3 +57,16 @@ class SidScorer(Protocol):
             told; the search renormalises over children itself where that is asked.
         """
         ...
+
+
+def check_fits(scorer: SidScorer, trie: ItemTrie, histories: Histories) -> None:
+    """Raise `DataError` unless scorer and trie have the same levels and histories name catalogue rows."""
+    if tuple(scorer.level_sizes) != trie.sizes:
+        raise DataError(
+            f"the scorer has levels {tuple(scorer.level_sizes)}, the trie {trie.sizes}",
+            expected="a trie of the semantic IDs that the model was trained on",
+        )
+    rows = histories.rows
+    outside = (rows < 0) | (rows >= trie.num_rows)
+    if outside.any():
+        raise DataError(f"a history names row {rows[outside][0]}", expected=f"0 to {trie.num_rows - 1}")
