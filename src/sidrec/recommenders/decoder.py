@@ -1,0 +1,89 @@
+"""A small causal transformer over semantic-ID tokens, trained on all targets of a user in one pass.
+
+The architecture is Llama's (rotary positions, RMSNorm, SwiGLU), so the weights are a Llama directory.
+One row holds a stretch of a user's history with every training target in it, where prefix training
+needs one row a target. Left out: text, user tokens, and any pretrained weights.
+"""
+
+from typing import Any, Literal, Self
+
+from pydantic import Field, model_validator
+from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedModel
+
+from sidrec.data.dataset import Dataset
+from sidrec.data.sequences import Histories
+from sidrec.decoding.scorer import SidScorer
+from sidrec.recommenders.causal_scorer import CausalScorer
+from sidrec.recommenders.generative import GenerativeConfig, GenerativeRecommender
+from sidrec.tasks.next_item import Prompts, SequenceExamples
+from sidrec.tokenizers.vocabulary import CodeVocabulary
+from sidrec.training.batches import TrainingExamples
+
+__all__ = ["Decoder"]
+
+
+class Decoder(GenerativeRecommender):
+    """Decoder-only model over semantic IDs: one training example a stretch of history."""
+
+    model_class = LlamaForCausalLM
+
+    class Config(GenerativeConfig):
+        """Sizes of the transformer."""
+
+        kind: Literal["decoder"] = "decoder"  # type: ignore[assignment]  # narrows the family's field
+        max_history: int = Field(default=50, ge=1)
+        """Newest items of a history that the model reads."""
+        d_model: int = Field(default=128, ge=2)
+        """Width of the hidden states; a multiple of twice the number of heads."""
+        num_heads: int = Field(default=4, ge=1)
+        """Attention heads."""
+        d_ff: int = Field(default=512, ge=1)
+        """Inner width of the feed-forward layers."""
+        num_layers: int = Field(default=4, ge=1)
+        """Layers."""
+        dropout: float = Field(default=0.1, ge=0, lt=1)
+        """Dropout rate of the attention weights."""
+
+        @model_validator(mode="after")
+        def _heads_divide_width(self) -> Self:
+            if self.d_model % (2 * self.num_heads):
+                raise ValueError(
+                    f"d_model {self.d_model} is not a multiple of 2 · num_heads = {2 * self.num_heads} "
+                    "(rotary positions turn pairs of dimensions)"
+                )
+            return self
+
+    def new_model(self, vocabulary: CodeVocabulary) -> PreTrainedModel:
+        """A Llama with random weights, tied embeddings and one embedding row a code."""
+        config = self.config
+        longest = 1 + (config.max_history + 1) * len(vocabulary.sizes)
+        return LlamaForCausalLM(
+            LlamaConfig(
+                vocab_size=len(vocabulary),
+                hidden_size=config.d_model,
+                intermediate_size=config.d_ff,
+                num_hidden_layers=config.num_layers,
+                num_attention_heads=config.num_heads,
+                attention_dropout=config.dropout,
+                max_position_embeddings=longest,
+                tie_word_embeddings=True,
+                pad_token_id=vocabulary.PAD,
+                bos_token_id=vocabulary.BOS,
+                eos_token_id=vocabulary.EOS,
+            )
+        )
+
+    def examples(self, dataset: Dataset) -> TrainingExamples:
+        """One example a stretch of a user's history, with all training targets in it."""
+        return SequenceExamples.of(
+            dataset.sequences, dataset.split.train, self.item_tokens, max_items=self.config.max_history
+        )
+
+    def prompts(self, histories: Histories) -> Prompts:
+        """The begin token, then the codes of the newest items."""
+        return self.item_tokens.prompts(histories, max_items=self.config.max_history, begin=True)
+
+    def scorer(self) -> SidScorer:
+        """Causal scorer over the Llama's weights."""
+        model: Any = self.model
+        return CausalScorer(model, self.level_token_ids, self.prompts, self.config.search.normalize)

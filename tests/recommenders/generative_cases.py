@@ -1,0 +1,80 @@
+"""Small random models of both backbones, and slow references for what the scorers compute."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+
+from sidrec.config import RunSettings
+from sidrec.data.sequences import Histories
+from sidrec.recommenders.decoder import Decoder
+from sidrec.recommenders.generative import GenerativeRecommender
+from sidrec.recommenders.tiger import Tiger
+from sidrec.testing.toy import cycle_dataset, random_semantic_ids
+from sidrec.training.isolation import isolated_rng
+
+KINDS = ("tiger", "decoder")
+RAGGED = Histories.of([[3, 7, 11, 2], [], [5], [9, 1, 8, 30, 41, 2, 17], [4, 4]])
+RUN = RunSettings(device="cpu")
+
+
+def make(kind: str, normalize: str = "level", num_items: int = 60, sizes=(5, 4, 6), seed: int = 0, **fields: Any):
+    """A recommender with random weights, scaled up so that scores differ."""
+    dataset = cycle_dataset(num_items=num_items)
+    search = {"beams": 7, "normalize": normalize, "users_per_batch": 3}
+    small = {
+        "tiger": {"d_model": 16, "d_kv": 8, "num_heads": 2, "d_ff": 32, "num_layers": 2, "max_history": 6},
+        "decoder": {"d_model": 16, "num_heads": 4, "d_ff": 32, "num_layers": 2, "max_history": 6},
+    }[kind]
+    cls: type[GenerativeRecommender] = {"tiger": Tiger, "decoder": Decoder}[kind]
+    recommender = cls(**small, search=search, **fields)
+    recommender.catalog = dataset.catalog
+    recommender.semantic_ids = random_semantic_ids(dataset.catalog, sizes, seed)
+    with isolated_rng(seed):
+        recommender.model = recommender.new_model(recommender.vocabulary).eval()
+        with torch.no_grad():
+            for name, weight in recommender.model.named_parameters():
+                if weight.ndim == 2:
+                    weight.mul_(2.0 if kind == "tiger" else 12.0)
+                    if "relative_attention_bias" in name:
+                        weight.normal_()
+    return recommender
+
+
+@dataclass
+class Reference:
+    """Log-probabilities by whole forward passes of the transformers model, one history and one path at a time."""
+
+    recommender: GenerativeRecommender
+
+    def step(self, history: list[int], path: tuple[int, ...]) -> torch.Tensor:
+        """float32[K]: log-probabilities after `path`; of the end token alone after L codes."""
+        rec = self.recommender
+        level = len(path)
+        words, normalize = rec.vocabulary, rec.config.search.normalize
+        prefix = [int(words.offsets[place]) + code for place, code in enumerate(path)]
+        prompt = rec.prompts(Histories.of([history])).tokens_BT
+        with torch.no_grad():
+            if rec.config.kind == "tiger":
+                decoder = torch.tensor([[words.PAD, *prefix]])
+                logits = rec.model(input_ids=prompt, decoder_input_ids=decoder).logits[0, -1]
+            else:
+                tokens = torch.cat([prompt, torch.tensor([prefix], dtype=torch.long)], dim=1)
+                logits = rec.model(input_ids=tokens).logits[0, -1]
+        ids = torch.arange(*words.level_range(level)) if level < len(words.sizes) else torch.tensor([words.EOS])
+        return logits.log_softmax(-1)[ids] if normalize == "vocabulary" else logits[ids].log_softmax(-1)
+
+    def item_scores(self, history: list[int]) -> np.ndarray:
+        """float64[N]: the sum of log-probabilities along every item's codes (and the end step)."""
+        codes = self.recommender.ids.codes
+        has_end = self.recommender.scorer().has_end
+        memo: dict[tuple[int, ...], torch.Tensor] = {}
+        out = np.zeros(len(codes))
+        for row, path in enumerate(codes.tolist()):
+            for level in range(len(path) + int(has_end)):
+                prefix = tuple(path[:level])
+                if prefix not in memo:
+                    memo[prefix] = self.step(history, prefix)
+                out[row] += float(memo[prefix][path[level] if level < len(path) else 0])
+        return out

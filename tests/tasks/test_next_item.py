@@ -1,0 +1,160 @@
+"""Prompts and examples, cell by cell, and what every training set must satisfy."""
+
+from collections import Counter
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from sidrec.data.dataset import Examples
+from sidrec.data.sequences import Histories, Sequences
+from sidrec.tasks.next_item import IGNORED, ItemTokens, PrefixExamples, SequenceExamples
+from sidrec.testing.toy import cycle_dataset, grid_semantic_ids
+from sidrec.tokenizers.vocabulary import CodeVocabulary
+
+# Four items of two levels; sizes (2, 3): codes 3-4 and 5-7.
+VOCABULARY = CodeVocabulary((2, 3))
+CODES = np.array([[0, 0], [0, 2], [1, 1], [1, 0]])
+ITEMS = ItemTokens(VOCABULARY.tokens(CODES), pad=0, eos=1, bos=2)
+# Tokens: item 0 = 3 5, item 1 = 3 7, item 2 = 4 6, item 3 = 4 5.
+SEQUENCES = Sequences(np.array([0, 1, 2, 3, 3, 2, 1], np.int32), np.array([0, 4, 7]), ["u", "v"])
+
+
+def pairs(*items: tuple[int, int]) -> Examples:
+    return Examples(*(np.array(column, np.int32) for column in zip(*items, strict=True)))
+
+
+def test_encoder_prompts():
+    prompts = ITEMS.prompts(Histories.of([[0, 2], [], [3]]), end=True)
+    assert prompts.tokens_BT.tolist() == [[3, 5, 4, 6, 1], [1, 0, 0, 0, 0], [4, 5, 1, 0, 0]]
+    assert prompts.mask_BT.tolist() == [[1, 1, 1, 1, 1], [1, 0, 0, 0, 0], [1, 1, 1, 0, 0]]
+
+
+def test_causal_prompts():
+    prompts = ITEMS.prompts(Histories.of([[0, 2], [], [3]]), begin=True)
+    assert prompts.tokens_BT.tolist() == [[2, 3, 5, 4, 6], [2, 0, 0, 0, 0], [2, 4, 5, 0, 0]]
+    assert prompts.mask_BT.tolist() == [[1, 1, 1, 1, 1], [1, 0, 0, 0, 0], [1, 1, 1, 0, 0]]
+
+
+def test_prompts_keep_the_newest_items():
+    prompts = ITEMS.prompts(Histories.of([[0, 1, 2, 3]]), max_items=2, begin=True, end=True)
+    assert prompts.tokens_BT.tolist() == [[2, 4, 6, 4, 5, 1]]
+
+
+def test_prompts_of_empty_histories_only():
+    assert ITEMS.prompts(Histories.of([[], []]), begin=True).tokens_BT.tolist() == [[2], [2]]
+
+
+@settings(deadline=None, max_examples=50)
+@given(
+    st.lists(st.lists(st.integers(0, 3), max_size=6), min_size=1, max_size=5),
+    st.integers(0, 7),
+    st.booleans(),
+    st.booleans(),
+)
+def test_prompts_round_trip(histories, max_items, begin, end):
+    prompts = ITEMS.prompts(Histories.of(histories), max_items=max_items, begin=begin, end=end)
+    for tokens, mask, history in zip(prompts.tokens_BT, prompts.mask_BT, histories, strict=True):
+        real = tokens[mask.bool()].tolist()
+        assert (tokens[~mask.bool()] == 0).all()
+        if begin:
+            assert real.pop(0) == 2
+        if end:
+            assert real.pop() == 1
+        codes = VOCABULARY.codes(np.array(real, dtype=np.int64).reshape(-1, 2))
+        rows = [int(np.flatnonzero((CODES == code).all(1))[0]) for code in codes]
+        assert rows == (history[-max_items:] if max_items else history)
+
+
+def test_prefix_examples_by_hand():
+    examples = PrefixExamples(SEQUENCES, pairs((0, 1), (0, 3), (1, 2)), ITEMS, max_items=2)
+    assert len(examples) == 3
+    assert examples.lengths.tolist() == [3, 5, 5]
+    batch = examples.collate(np.array([2, 0, 1]))
+    # user v before 2: items 3 2; user u before 1: item 0; user u before 3: items 1 2 (item 0 is cut off).
+    assert batch["input_ids"].tolist() == [[4, 5, 4, 6, 1], [3, 5, 1, 0, 0], [3, 7, 4, 6, 1]]
+    assert batch["attention_mask"].tolist() == [[1, 1, 1, 1, 1], [1, 1, 1, 0, 0], [1, 1, 1, 1, 1]]
+    # targets: v[2] = item 1, u[1] = item 1, u[3] = item 3.
+    assert batch["labels"].tolist() == [[3, 7, 1], [3, 7, 1], [4, 5, 1]]
+
+
+def test_sequence_examples_by_hand():
+    examples = SequenceExamples.of(SEQUENCES, pairs((0, 1), (0, 2), (1, 1)), ITEMS, max_items=5)
+    assert examples.lengths.tolist() == [7, 5]
+    batch = examples.collate(np.array([0, 1]))
+    # User u: items 0 1 2, of which 1 and 2 are learnt; item 3, after the last target, is not read.
+    assert batch["input_ids"].tolist() == [[2, 3, 5, 3, 7, 4, 6], [2, 4, 5, 4, 6, 0, 0]]
+    assert batch["attention_mask"].tolist() == [[1] * 7, [1, 1, 1, 1, 1, 0, 0]]
+    ignored = IGNORED
+    assert batch["labels"].tolist() == [
+        [ignored, ignored, ignored, 3, 7, 4, 6],
+        [ignored, ignored, ignored, 4, 6, ignored, ignored],
+    ]
+
+
+def test_sequence_examples_of_a_long_history_by_hand():
+    # Eight items, targets 1 to 7, at most 3 items of context: stretches of 4 items, 2 new ones each.
+    sequences = Sequences(np.array([0, 1, 2, 3, 0, 1, 2, 3], np.int32), np.array([0, 8]), ["u"])
+    examples = SequenceExamples.of(sequences, pairs(*((0, cut) for cut in range(1, 8))), ITEMS, max_items=3)
+    assert examples.starts.tolist() == [0, 2, 4]
+    assert examples.sizes.tolist() == [4, 4, 4]
+    assert examples.seen.tolist() == [0, 2, 2]
+
+
+def learnt_targets(examples: SequenceExamples) -> Counter[tuple[int, ...]]:
+    """(event, its tokens) for every labelled position of every stretch."""
+    found: Counter[int] = Counter()
+    for position in range(len(examples)):
+        batch = examples.collate(np.array([position]))
+        labels = batch["labels"][0, 1:].reshape(-1, 2)
+        for place, label in enumerate(labels.tolist()):
+            event = int(examples.starts[position]) + place
+            if label == [IGNORED, IGNORED]:
+                continue
+            assert label == ITEMS.table_NL[examples.rows[event]].tolist()
+            found[event] += 1
+    return found
+
+
+@settings(deadline=None, max_examples=60)
+@given(st.data())
+def test_every_target_is_learnt_exactly_once_with_context(data):
+    lengths = data.draw(st.lists(st.integers(1, 17), min_size=1, max_size=4))
+    max_items = data.draw(st.integers(0, 6))
+    offsets = np.cumsum([0, *lengths])
+    rows = np.array(data.draw(st.lists(st.integers(0, 3), min_size=sum(lengths), max_size=sum(lengths))), np.int32)
+    targets = [
+        (user, cut) for user, length in enumerate(lengths) for cut in range(1, length) if data.draw(st.booleans())
+    ]
+    if not targets:
+        return
+    sequences = Sequences(rows, offsets, [str(user) for user in range(len(lengths))])
+    examples = SequenceExamples.of(sequences, pairs(*targets), ITEMS, max_items)
+    expected = Counter({int(offsets[user]) + cut: 1 for user, cut in targets})
+    assert learnt_targets(examples) == expected
+    last = dict(targets)
+    for start, size, seen in zip(examples.starts, examples.sizes, examples.seen, strict=True):
+        user = int(np.searchsorted(offsets, start, side="right")) - 1
+        # Nothing of another user, nothing after the last target, at least half of the context.
+        assert start + size <= offsets[user] + last[user] + 1
+        assert max_items == 0 or size <= max_items + 1
+        assert start == offsets[user] or seen >= (max_items + 1) // 2
+
+
+@pytest.mark.parametrize("max_items", [3, 50])
+def test_targets_are_those_of_the_training_split(max_items):
+    dataset = cycle_dataset(num_items=16, num_users=10)
+    ids = grid_semantic_ids(dataset.catalog, size=4, levels=2)
+    items = ItemTokens(CodeVocabulary(ids.sizes).tokens(ids.codes), pad=0, eos=1, bos=2)
+    examples = SequenceExamples.of(dataset.sequences, dataset.split.train, items, max_items)
+    train = dataset.split.train
+    expected = sorted((dataset.sequences.offsets[train.users] + train.cuts).tolist())
+    labels = examples.collate(np.arange(len(examples)))["labels"]
+    assert int((labels != IGNORED).sum()) == len(expected) * 2
+    assert np.flatnonzero(examples.is_target).tolist() == expected
+
+
+def test_a_batch_of_no_targets_is_no_example():
+    sequences = Sequences(np.arange(4, dtype=np.int32), np.array([0, 2, 4]), ["u", "v"])
+    assert len(SequenceExamples.of(sequences, pairs((1, 1)), ITEMS, 5)) == 1
