@@ -1,1 +1,95 @@
+"""Generative recommendation with semantic IDs: data, tokenizers, recommenders, exact decoding, evaluation.
+
+Importing this package does nothing and loads nothing heavy: every public name is imported when it
+is first used.
+"""
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from sidrec.config import RunSettings
+    from sidrec.data.catalog import Catalog
+    from sidrec.data.dataset import Dataset
+    from sidrec.embeddings.base import ItemEmbeddings
+    from sidrec.errors import SidrecError
+    from sidrec.evaluation.protocol import Protocol
+    from sidrec.recommenders.base import Recommender
+    from sidrec.stages.compare import compare
+    from sidrec.stages.embed import embed
+    from sidrec.stages.evaluate import evaluate
+    from sidrec.stages.inspect import inspect
+    from sidrec.stages.layout import RunFolder
+    from sidrec.stages.prepare import PrepareConfig, prepare
+    from sidrec.stages.recipe import Recipe, load_recipe
+    from sidrec.stages.recommend import recommend
+    from sidrec.stages.run import run_recipe
+    from sidrec.stages.tokenize import tokenize
+    from sidrec.stages.train import train
+    from sidrec.tokenizers.rqkmeans import RQKMeans
+    from sidrec.tokenizers.rqvae import RQVAE
+    from sidrec.tokenizers.semantic_ids import SemanticIds
+
 __version__ = "0.1.0"
+
+__all__ = [
+    "RQVAE",
+    "Catalog",
+    "Dataset",
+    "ItemEmbeddings",
+    "PrepareConfig",
+    "Protocol",
+    "RQKMeans",
+    "Recipe",
+    "Recommender",
+    "RunFolder",
+    "RunSettings",
+    "SemanticIds",
+    "SidrecError",
+    "compare",
+    "embed",
+    "evaluate",
+    "inspect",
+    "load_recipe",
+    "prepare",
+    "recommend",
+    "run_recipe",
+    "tokenize",
+    "train",
+]
+
+_HOME = {
+    "Catalog": "sidrec.data.catalog",
+    "Dataset": "sidrec.data.dataset",
+    "ItemEmbeddings": "sidrec.embeddings.base",
+    "PrepareConfig": "sidrec.stages.prepare",
+    "Protocol": "sidrec.evaluation.protocol",
+    "RQKMeans": "sidrec.tokenizers.rqkmeans",
+    "RQVAE": "sidrec.tokenizers.rqvae",
+    "Recipe": "sidrec.stages.recipe",
+    "Recommender": "sidrec.recommenders.base",
+    "RunFolder": "sidrec.stages.layout",
+    "RunSettings": "sidrec.config",
+    "SemanticIds": "sidrec.tokenizers.semantic_ids",
+    "SidrecError": "sidrec.errors",
+    "compare": "sidrec.stages.compare",
+    "embed": "sidrec.stages.embed",
+    "evaluate": "sidrec.stages.evaluate",
+    "inspect": "sidrec.stages.inspect",
+    "load_recipe": "sidrec.stages.recipe",
+    "prepare": "sidrec.stages.prepare",
+    "recommend": "sidrec.stages.recommend",
+    "run_recipe": "sidrec.stages.run",
+    "tokenize": "sidrec.stages.tokenize",
+    "train": "sidrec.stages.train",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOME:
+        raise AttributeError(f"module 'sidrec' has no attribute '{name}'")
+    return getattr(importlib.import_module(_HOME[name]), name)
+
+
+def __dir__() -> list[str]:
+    return sorted([*__all__, "__version__"])

@@ -1,0 +1,43 @@
+"""`sidrec compare`: all evaluated recommenders of a run side by side."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from sidrec.cli.evaluate import Part
+from sidrec.cli.options import Force, Json, Seed
+from sidrec.cli.output import note, print_json, print_lines, print_stage, print_table, stage_json
+from sidrec.cli.session import run_settings
+
+__all__ = ["add_to", "compare"]
+
+
+def compare(
+    run: Annotated[Path, typer.Argument(help="Folder of the run.")],
+    split: Annotated[Part, typer.Option("--split", help="Which evaluations are compared.")] = Part.TEST,
+    examples: Annotated[int, typer.Option("--examples", min=0, help="Example users to print.")] = 5,
+    seed: Seed = 0,
+    force: Force = False,
+    as_json: Json = False,
+) -> None:
+    """Print the table of all recommenders and some users' lists; write both as Markdown and HTML with plots."""
+    with run_settings(seed) as settings_of_run:
+        from sidrec.stages.compare import compare as stage
+        from sidrec.stages.compare import comparison_rows, example_texts
+        from sidrec.stages.layout import RunFolder
+
+        result = stage(RunFolder(run), settings_of_run, part=split.value, examples=examples, force=force)
+        rows = comparison_rows(result.artifact)
+    if as_json:
+        print_json(stage_json("compare", result) | {"rows": rows})
+        return
+    print_table(list(rows[0]), [list(row.values()) for row in rows])
+    print_lines(example_texts(result.artifact))
+    print_stage("compare", result)
+    note(f"page: {result.artifact.path / 'comparison.html'}")
+
+
+def add_to(app: typer.Typer) -> None:
+    """Register the verb."""
+    app.command()(compare)

@@ -1,0 +1,80 @@
+"""The command `sidrec`: puts the verbs together and turns every failure into one message.
+
+Verbs import what they need when they run, so that help answers at once.
+"""
+
+import sys
+from collections.abc import Sequence
+from typing import Any
+
+import typer
+from typer.core import TyperGroup
+
+from sidrec import __version__
+from sidrec.cli import compare, embed, evaluate, inspect, prepare, recipes, recommend, run, tokenize, train
+from sidrec.cli.failure import report
+
+__all__ = ["app", "main"]
+
+
+class Verbs(TyperGroup):
+    """Runs a verb and reports its failure; usage errors are left to the parser."""
+
+    def invoke(self, ctx: Any) -> Any:
+        """Run the verb; the one place where errors become messages."""
+        try:
+            result = super().invoke(ctx)
+            sys.stdout.flush()
+            return result
+        except (typer.Exit, typer.Abort, typer.BadParameter):
+            raise
+        except (Exception, KeyboardInterrupt) as error:
+            if isinstance(error, _USAGE):
+                raise
+            raise typer.Exit(report(error, debug=bool(ctx.params["debug"]))) from None
+
+
+_USAGE: type[Exception] = typer.BadParameter.__mro__[1]
+"""The parser's own class for wrong usage; which module it lives in depends on the version of typer."""
+
+app = typer.Typer(
+    cls=Verbs,
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    help="Interactions and item content in, a generative recommender with semantic IDs out.",
+    epilog="First steps: sidrec recipes ls, then sidrec run tiger --run runs/mine --reader table --path DATA",
+)
+
+
+def _show_version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"sidrec {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _settings(
+    debug: bool = typer.Option(False, "--debug", help="Show the traceback of an error."),
+    version: bool = typer.Option(False, "--version", callback=_show_version, is_eager=True, help="Print the version."),
+) -> None:
+    del debug, version  # read by Verbs.invoke and by the option's callback
+
+
+for verb in (prepare, embed, tokenize, train, run, recommend, evaluate, compare, inspect):
+    verb.add_to(app)
+app.add_typer(recipes.app, name="recipes")
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command; the exit code is 0 (done), 1 (failed) or 2 (wrong usage or settings)."""
+    from sidrec.cli.session import quiet_libraries
+
+    quiet_libraries()
+    try:
+        app(args=None if argv is None else list(argv), prog_name="sidrec")
+    except SystemExit as end:
+        return end.code if isinstance(end.code, int) else int(end.code is not None)
+    except KeyboardInterrupt as error:
+        return report(error, debug=False)
+    return 0

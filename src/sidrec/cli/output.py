@@ -1,0 +1,148 @@
+"""Results on stdout (a table or JSON), remarks on stderr."""
+
+import json
+import sys
+from collections.abc import Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import typer
+
+if TYPE_CHECKING:
+    from sidrec.stages.inspect import Inspection, Node
+    from sidrec.stages.layout import StageResult
+    from sidrec.stages.recommend import Answer
+
+__all__ = [
+    "metric_rows",
+    "note",
+    "print_answers",
+    "print_inspection",
+    "print_json",
+    "print_lines",
+    "print_stage",
+    "print_table",
+    "stage_json",
+]
+
+NUMERIC = frozenset("0123456789.,+-–%±[]() s")
+
+
+def note(text: str) -> None:
+    """A remark for people, on stderr."""
+    typer.echo(text, err=True)
+
+
+def print_json(value: Any) -> None:
+    """One JSON document on stdout, and nothing else."""
+    typer.echo(json.dumps(value, indent=1, ensure_ascii=False))
+
+
+def print_table(columns: Sequence[str], rows: Iterable[Sequence[str]], title: str = "") -> None:
+    """A table on stdout, as wide as it must be where there is no terminal; numbers stand to the right."""
+    from rich import box
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    lines = [list(map(str, row)) for row in rows]
+    table = Table(title=title or None, title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False)
+    for index, name in enumerate(columns):
+        is_numeric = bool(lines) and all(set(line[index]) <= NUMERIC for line in lines)
+        table.add_column(name, justify="right" if is_numeric else "left", overflow="fold")
+    for line in lines:
+        table.add_row(*(Text(cell) for cell in line))
+    Console(file=sys.stdout, width=None if sys.stdout.isatty() else 400, highlight=False).print(table)
+
+
+def stage_json(stage: str, result: "StageResult") -> dict[str, Any]:
+    """What a stage left behind, for machines."""
+    return {
+        "stage": stage,
+        "path": str(result.artifact.path),
+        "digest": result.artifact.digest,
+        "skipped": result.skipped,
+        "seconds": round(result.seconds, 3),
+        "summary": result.artifact.summary,
+    }
+
+
+def print_stage(stage: str, result: "StageResult") -> None:
+    """One line on stderr about a finished stage."""
+    state = "up to date" if result.skipped else f"{result.seconds:.1f} s"
+    note(f"{stage}: {state} ({result.artifact.path})")
+
+
+def print_lines(texts: Iterable[str]) -> None:
+    """Texts on stdout, as they are."""
+    for text in texts:
+        typer.echo(text)
+
+
+def metric_rows(summary: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """(name, value) of the metrics in the summary of an evaluation.
+
+    >>> metric_rows({"ndcg@10": 0.12345, "users": 5})
+    [('ndcg@10', '0.1235')]
+    """
+    return [(name, f"{value:.4f}") for name, value in summary.items() if "@" in name]
+
+
+def print_answers(answers: Sequence["Answer"]) -> None:
+    """Lists of recommended items on stdout, one table a user."""
+    for number, answer in enumerate(answers, start=1):
+        has_codes = any(item.semantic_id for item in answer.items)
+        columns = ("rank", "item", "title", *(["semantic ID"] if has_codes else []), "score")
+        rows = [
+            (str(rank), item.item, item.title, *([item.semantic_id] if has_codes else []), f"{item.score:.4f}")
+            for rank, item in enumerate(answer.items, start=1)
+        ]
+        certified = "certified: the true top of the catalogue" if answer.exact else "not certified; --exact searches on"
+        title = f"user {number}: {certified}" if len(answers) > 1 else certified
+        print_table(columns, rows, title=title)
+
+
+def print_inspection(inspection: "Inspection") -> None:
+    """Kind, settings, figures and lineage of an artefact on stdout."""
+    artifact, manifest = inspection.artifact, inspection.artifact.manifest
+    typer.echo(f"{artifact.kind} {artifact.path}")
+    typer.echo(f"  made by sidrec {manifest['version']}{_commit(manifest['source'])}, seed {manifest['seed']}")
+    typer.echo(f"  digest {artifact.digest[:12]}, request {artifact.fingerprint[:12]}")
+    for title, values in (("settings", artifact.config), ("figures", artifact.summary)):
+        typer.echo(f"  {title}:")
+        for key, value in flat(values):
+            typer.echo(f"    {key}: {value}")
+    for name, summary in inspection.evaluations.items():
+        typer.echo(f"  evaluation {name}:")
+        for key, value in metric_rows(summary):
+            typer.echo(f"    {key}: {value}")
+    typer.echo("  lineage:")
+    _print_node(inspection.lineage, 2)
+
+
+def flat(values: Mapping[str, Any], prefix: str = "", limit: int = 120) -> list[tuple[str, str]]:
+    """Nested values as (dotted key, text); long lists are shortened.
+
+    >>> flat({"a": {"b": 1}, "c": 0.25})
+    [('a.b', '1'), ('c', '0.25')]
+    """
+    out: list[tuple[str, str]] = []
+    for key, value in values.items():
+        if isinstance(value, Mapping):
+            out.extend(flat(value, f"{prefix}{key}.", limit))
+            continue
+        text = f"{value:.6g}" if isinstance(value, float) else str(value)
+        out.append((f"{prefix}{key}", text if len(text) <= limit else text[: limit - 1] + "…"))
+    return out
+
+
+def _commit(source: Mapping[str, Any]) -> str:
+    if not source:
+        return ""
+    return f" (commit {source['commit'][:12]}{', with changes' if source['dirty'] else ''})"
+
+
+def _print_node(node: "Node", depth: int) -> None:
+    state = "" if node.state in ("present", "source") else f" - {node.state}"
+    typer.echo(f"{'  ' * depth}{node.role}: {node.path} ({node.digest[:12]}){state}")
+    for parent in node.parents:
+        _print_node(parent, depth + 1)

@@ -1,0 +1,48 @@
+"""`sidrec prepare`: raw data → dataset."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from sidrec.cli.options import Force, Json, RunPath, Seed, Settings, Threads
+from sidrec.cli.output import print_json, print_stage, print_table, stage_json
+from sidrec.cli.session import run_settings
+
+__all__ = ["add_to", "prepare"]
+
+
+def prepare(
+    run: RunPath,
+    reader: Annotated[str, typer.Option("--reader", help="Format of the data: letter, recbole, table, ….")],
+    path: Annotated[Path, typer.Option("--path", help="File or folder of the data.")],
+    settings: Settings = None,
+    seed: Seed = 0,
+    threads: Threads = 0,
+    force: Force = False,
+    as_json: Json = False,
+) -> None:
+    """Read, filter and split raw data; print what was kept and why the rest was dropped.
+
+    Settings: reader.COLUMN=…, filters.…, split.kind=leave-one-out, …; all of them stand in 'sidrec recipes show'.
+    """
+    with run_settings(seed, threads=threads) as settings_of_run:
+        from sidrec.config import parse, with_overrides
+        from sidrec.data.statistics import statistics_table
+        from sidrec.stages.layout import RunFolder
+        from sidrec.stages.prepare import PrepareConfig
+        from sidrec.stages.prepare import prepare as stage
+
+        fields = with_overrides({"reader": {"kind": reader}}, settings or [])
+        config = parse(PrepareConfig, fields, where="settings of the command line")
+        result = stage(RunFolder(run), config, path, settings_of_run, force=force)
+    if as_json:
+        print_json(stage_json("prepare", result))
+        return
+    print_table(("dataset", ""), statistics_table(result.artifact.summary))
+    print_stage("prepare", result)
+
+
+def add_to(app: typer.Typer) -> None:
+    """Register the verb."""
+    app.command()(prepare)

@@ -1,0 +1,59 @@
+"""What the command line sets up around a stage: threads, quiet libraries, progress on stderr.
+
+Nothing here happens in the library; a program that imports `sidrec` keeps its own settings.
+"""
+
+import os
+import sys
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from sidrec.config import RunSettings
+
+__all__ = ["quiet_libraries", "run_settings"]
+
+QUIET = {
+    "HF_HUB_DISABLE_PROGRESS_BARS": "1",
+    "TOKENIZERS_PARALLELISM": "false",
+    "TRANSFORMERS_NO_ADVISORY_WARNINGS": "1",
+    "TRANSFORMERS_VERBOSITY": "error",
+}
+THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "POLARS_MAX_THREADS")
+
+
+def quiet_libraries() -> None:
+    """Keep other libraries' warnings and logs off the terminal; what the user set stays."""
+    for name, value in QUIET.items():
+        os.environ.setdefault(name, value)
+    if not sys.warnoptions:
+        warnings.simplefilter("ignore")
+
+
+@contextmanager
+def run_settings(seed: int = 0, device: str = "auto", threads: int = 0) -> Iterator["RunSettings"]:
+    """The settings of this run, with progress shown on stderr as long as the block lasts.
+
+    Args:
+        seed: of everything that is drawn.
+        device: `auto`, `cpu`, `cuda`, ….
+        threads: CPU threads; 0 leaves the choice to the libraries.
+    """
+    if threads:
+        _limit_threads(threads)
+    from sidrec.cli.progress import open_progress
+    from sidrec.config import RunSettings
+
+    with open_progress(sys.stderr) as progress:
+        yield RunSettings(seed=seed, device=device, progress=progress)
+
+
+def _limit_threads(threads: int) -> None:
+    """Libraries read these variables when they are loaded; torch may be loaded already."""
+    for name in THREADS:
+        os.environ[name] = str(threads)
+    torch: Any = sys.modules.get("torch")
+    if torch is not None:
+        torch.set_num_threads(threads)

@@ -1,0 +1,42 @@
+"""`sidrec train`: dataset and semantic IDs → recommender."""
+
+from typing import Annotated
+
+import typer
+
+from sidrec.cli.options import Device, Force, Json, Name, RunPath, Seed, Settings, Threads
+from sidrec.cli.output import print_json, print_stage, stage_json
+from sidrec.cli.session import run_settings
+
+__all__ = ["add_to", "train"]
+
+
+def train(
+    recipe: Annotated[str, typer.Argument(help="Name of a recipe, or a YAML file.")],
+    run: RunPath,
+    settings: Settings = None,
+    name: Name = None,
+    tokenizer: Annotated[str | None, typer.Option("--tokenizer", help="Which semantic IDs of the run.")] = None,
+    seed: Seed = 0,
+    device: Device = "auto",
+    threads: Threads = 0,
+    force: Force = False,
+    as_json: Json = False,
+) -> None:
+    """Train a recipe's recommender on what stands in the run."""
+    with run_settings(seed, device, threads) as settings_of_run:
+        from sidrec.stages.layout import RunFolder
+        from sidrec.stages.recipe import load_recipe
+        from sidrec.stages.train import train as stage
+
+        checked = load_recipe(recipe, settings or [])
+        result = stage(RunFolder(run), checked, settings_of_run, name, tokenizer=tokenizer, force=force)
+    if as_json:
+        print_json(stage_json("train", result))
+    else:
+        print_stage("train", result)
+
+
+def add_to(app: typer.Typer) -> None:
+    """Register the verb."""
+    app.command()(train)

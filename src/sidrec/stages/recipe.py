@@ -1,0 +1,158 @@
+"""Recipes: everything a method decides, in one checked object; and its text with every field explained.
+
+A recipe file holds differences from the defaults. It may start from another one (`extends`, one
+level). Seeds, devices and paths are no part of it.
+"""
+
+import json
+import re
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import suppress
+from pathlib import Path
+from typing import Annotated, Any, Literal, cast
+
+from pydantic import SerializeAsAny
+
+from sidrec.artifact import open_artifact
+from sidrec.config import Config, load_yaml, merge, parse, slot, with_overrides
+from sidrec.errors import ArtifactError, ConfigError
+from sidrec.evaluation.protocol import Protocol
+from sidrec.recipes import read
+from sidrec.recommenders.base import Recommender, RecommenderConfig
+from sidrec.registry import load_class
+from sidrec.stages.layout import RunFolder
+from sidrec.stages.prepare import PrepareConfig
+from sidrec.training.config import TrainingConfig
+from sidrec.types import Json
+
+__all__ = ["Recipe", "load_recipe", "needs_semantic_ids", "part_config", "protocol_for", "show_recipe"]
+
+SLOTS = ("embeddings", "tokenizer", "recommender")
+
+
+class Recipe(Config):
+    """One method, from item content to evaluation."""
+
+    description: str = ""
+    """What this recipe is, one sentence."""
+    extends: str = ""
+    """Recipe that this one starts from: a name or a file; resolved when the recipe is read."""
+    data: PrepareConfig | None = None
+    """How raw data become a dataset; without it the run's dataset must stand already."""
+    embeddings: Annotated[SerializeAsAny[Config], slot("embedder")] = "tfidf"  # type: ignore[assignment] - resolved by slot
+    """How items become vectors: tfidf, text or import."""
+    tokenizer: Annotated[SerializeAsAny[Config], slot("tokenizer")] = "auto"  # type: ignore[assignment] - resolved by slot
+    """How vectors become semantic IDs: auto, rqkmeans, rqvae or given."""
+    recommender: Annotated[SerializeAsAny[RecommenderConfig], slot("recommender")]
+    """What learns to recommend: popularity, item-knn, sasrec, tiger or decoder."""
+    training: TrainingConfig = TrainingConfig()
+    """How long it learns and which checkpoint is kept."""
+    evaluation: Protocol = Protocol()
+    """How it is scored, when checkpoints are chosen and at the end."""
+
+    @property
+    def default_name(self) -> str:
+        """What a recommender of this recipe is called when nobody names it."""
+        return self.recommender.kind
+
+
+def needs_semantic_ids(recipe: Recipe) -> bool:
+    """Whether the recipe's recommender reads semantic IDs."""
+    return cast(type[Recommender], load_class("recommender", recipe.recommender.kind)).needs_semantic_ids
+
+
+def load_recipe(name_or_path: str, overrides: Iterable[str] = (), extra: Mapping[str, Any] | None = None) -> Recipe:
+    """Read, complete and check a recipe.
+
+    Args:
+        name_or_path: the name of a recipe of the package, or a YAML file.
+        overrides: `key.path=value` settings laid over it.
+        extra: settings laid over it before the overrides.
+
+    Raises:
+        ConfigError: no such recipe, or mistakes in it: all of them, one line each, with key paths.
+    """
+    data, where = read(name_or_path)
+    base = data.pop("extends", "")
+    if base:
+        data = merge(_base_of(str(base), where), _explicit_kinds(data))
+    defaults = {"embeddings": {"kind": "tfidf"}, "tokenizer": {"kind": "auto"}}
+    data = merge(merge(defaults, _explicit_kinds(data)), extra or {})
+    settings = list(overrides)
+    data = _explicit_kinds(with_overrides(data, settings))
+    return parse(Recipe, data, where=where + (" with settings of the command line" if settings else ""))
+
+
+def _base_of(name: str, where: str) -> dict[str, Any]:
+    data, base_where = read(name)
+    if data.get("extends"):
+        raise ConfigError(
+            f"extends: {base_where} itself extends '{data['extends']}'; one level is allowed",
+            where=where,
+            next="name the first of them and repeat the differences here",
+        )
+    return _explicit_kinds(data)
+
+
+def _explicit_kinds(data: Mapping[str, Any]) -> dict[str, Any]:
+    """`tokenizer: rqvae` becomes `tokenizer: {kind: rqvae}`, so that settings can be laid over it."""
+    return {key: {"kind": value} if key in SLOTS and isinstance(value, str) else value for key, value in data.items()}
+
+
+def part_config(family: str, kind: str, overrides: Iterable[str]) -> Config:
+    """The checked configuration of one part, for stages that are run alone.
+
+    Raises:
+        ConfigError: no such kind, or wrong settings.
+    """
+    fields = with_overrides({"kind": kind}, overrides)
+    part = load_class(family, str(fields["kind"]))
+    return parse(cast(type[Config], part.Config), fields, where="settings of the command line")
+
+
+def protocol_for(recommender: Path, part: Literal["valid", "test"], overrides: Iterable[str]) -> Protocol:
+    """The rules for scoring a recommender: those of its last evaluation on the part, with settings laid over them.
+
+    Where it has not been scored, the defaults are the ground.
+
+    Raises:
+        ConfigError: wrong settings.
+    """
+    home = recommender.absolute()
+    known: Json = {}
+    with suppress(ArtifactError):
+        known = open_artifact(RunFolder(home.parent.parent).evaluation(home.name, part), "evaluation").config[
+            "protocol"
+        ]
+    return parse(Protocol, with_overrides(known, overrides), where="settings of the command line")
+
+
+def show_recipe(recipe: Recipe) -> str:
+    """The recipe as YAML with every field written out and explained; it reads back as the same recipe."""
+    return "\n".join(_lines(recipe, 0, skip=("extends",))) + "\n"
+
+
+def _lines(config: Config, depth: int, skip: tuple[str, ...] = ()) -> Iterator[str]:
+    indent = "  " * depth
+    for name, field in type(config).model_fields.items():
+        if name in skip:
+            continue
+        if depth == 0:
+            yield ""
+        yield from (f"{indent}# {line.strip()}" for line in (field.description or "").splitlines())
+        value = getattr(config, name)
+        if isinstance(value, Config):
+            yield f"{indent}{name}:"
+            yield from _lines(value, depth + 1)
+        else:
+            yield f"{indent}{name}: {_scalar(config.model_dump(mode='json')[name])}"
+
+
+def _scalar(value: Any) -> str:
+    """A value on one line; text stays bare where YAML reads it back as the same text.
+
+    >>> _scalar("tiger"), _scalar("true"), _scalar([5, 10])
+    ('tiger', '"true"', '[5, 10]')
+    """
+    is_bare = isinstance(value, str) and re.fullmatch(r"[A-Za-z][\w./ -]*", value) and load_yaml(value) == value
+    return value if is_bare else json.dumps(value, ensure_ascii=False)
