@@ -1,0 +1,275 @@
+"""All recommenders of a run → one table with intervals, costs, pictures and readable examples.
+
+Every recommender is scored under the same protocol on the same users; what stands already is not
+scored again. The examples are drawn by seed, never picked.
+"""
+
+import json
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import polars as pl
+
+from sidrec.artifact import MANIFEST, Artifact, ArtifactWriter, open_artifact
+from sidrec.config import RunSettings, parse
+from sidrec.data.columns import Columns
+from sidrec.data.dataset import Dataset
+from sidrec.errors import ArtifactError, ConfigError, DataError
+from sidrec.evaluation.plots import cost_plot, metric_bars, slice_plot
+from sidrec.evaluation.protocol import Protocol
+from sidrec.evaluation.report import as_html, as_markdown, slice_names, terminal_cells
+from sidrec.evaluation.significance import paired_bootstrap
+from sidrec.random import generator
+from sidrec.stages.evaluate import LISTS, METRICS, PER_USER, evaluate
+from sidrec.stages.layout import RunFolder, StageResult, make_artifact
+from sidrec.tokenizers.semantic_ids import META, SemanticIds
+from sidrec.types import IntArray, Json
+
+__all__ = ["compare", "comparison_rows", "example_texts"]
+
+COMPARISON = "comparison.json"
+SHOWN_HISTORY, SHOWN_ITEMS = 8, 5
+"""Newest history items and recommended items that an example shows."""
+
+
+def compare(
+    folder: RunFolder,
+    run: RunSettings,
+    part: Literal["valid", "test"] = "test",
+    examples: int = 5,
+    force: bool = False,
+    protocol: Protocol | None = None,
+) -> StageResult:
+    """Compare all recommenders of a run into `comparison`.
+
+    Writes `comparison.json`, `comparison.md`, `comparison.html` and the pictures as SVG.
+
+    Args:
+        folder: the run.
+        run: seed, device, progress.
+        part: which targets are scored.
+        examples: example users of the best generative recommender.
+        force: score and write everything anew.
+        protocol: the rules; None takes those that the recommenders were trained with.
+
+    Raises:
+        ArtifactError: the run has no dataset or no recommender.
+        DataError: a recommender was trained on another dataset.
+        ConfigError: the recommenders were trained with different rules and none was given.
+    """
+    dataset = open_artifact(folder.dataset, "dataset")
+    recommenders = _recommenders(folder)
+    _check_dataset(recommenders, dataset)
+    protocol = protocol or _common_protocol(recommenders)
+    scored = {name: evaluate(folder.recommender(name), part, protocol, run, force).artifact for name in recommenders}
+
+    def write(writer: ArtifactWriter) -> None:
+        _write(writer, dataset, recommenders, scored, protocol, part, examples, run.seed)
+
+    return make_artifact(
+        folder.comparison,
+        kind="comparison",
+        config={"part": part, "examples": examples, "protocol": protocol.model_dump(mode="json")},
+        seed=run.seed,
+        parents={"dataset": dataset} | {f"evaluation of {name}": artifact for name, artifact in scored.items()},
+        write=write,
+        force=force,
+    )
+
+
+def comparison_rows(artifact: Artifact) -> list[list[str]]:
+    """The table of a comparison, ready to print: column titles first, then one line a recommender, best first."""
+    return terminal_cells(_read(artifact.path / COMPARISON))
+
+
+def example_texts(artifact: Artifact) -> list[str]:
+    """The example users of a comparison, one text of several lines each."""
+    return list(_read(artifact.path / COMPARISON)["examples"])
+
+
+def _recommenders(folder: RunFolder) -> dict[str, Artifact]:
+    home = folder.path / "recommenders"
+    names = sorted(path.parent.name for path in home.glob(f"[!.]*/{MANIFEST}"))
+    if not names:
+        raise ArtifactError(
+            "the run has no recommender",
+            where=str(home),
+            next=f"train one with 'sidrec run tiger --run {folder.path}'",
+        )
+    return {name: open_artifact(folder.recommender(name), "recommender") for name in names}
+
+
+def _check_dataset(recommenders: dict[str, Artifact], dataset: Artifact) -> None:
+    strangers = [name for name, found in recommenders.items() if found.parents.get("dataset") != dataset.digest]
+    if strangers:
+        theirs = recommenders[strangers[0]].parents.get("dataset", "none")
+        raise DataError(
+            f"trained on another dataset than this run's: {', '.join(strangers)}",
+            where=f"'{strangers[0]}' was trained on {theirs[:12]}, {dataset.path} is {dataset.digest[:12]}",
+            expected="recommenders trained on the same dataset",
+            next=f"train them again, or remove {recommenders[strangers[0]].path}",
+        )
+
+
+def _common_protocol(recommenders: dict[str, Artifact]) -> Protocol:
+    """The rules that all recommenders were trained with."""
+    found = {
+        name: parse(Protocol, artifact.config.get("evaluation", {}), where=str(artifact.path))
+        for name, artifact in recommenders.items()
+    }
+    first = next(iter(found))
+    others = [name for name in found if found[name] != found[first]]
+    if others:
+        raise ConfigError(
+            f"evaluation: '{first}' and '{others[0]}' were trained with different rules: "
+            f"{found[first].describe()} | {found[others[0]].describe()}",
+            next="train them with the same 'evaluation' settings, or say which rules apply",
+        )
+    return found[first]
+
+
+def _write(
+    writer: ArtifactWriter,
+    dataset_artifact: Artifact,
+    recommenders: dict[str, Artifact],
+    scored: dict[str, Artifact],
+    protocol: Protocol,
+    part: Literal["valid", "test"],
+    num_examples: int,
+    seed: int,
+) -> None:
+    dataset = Dataset.load(dataset_artifact.path)
+    rows, reference = _rows(recommenders, scored, protocol.primary, seed)
+    shown = next((row["name"] for row in rows if row["generative"]), rows[0]["name"])
+    comparison: Json = {
+        "title": "Comparison of recommenders",
+        "part": part,
+        "protocol": protocol.describe(dataset.split.name, part),
+        "primary": protocol.primary,
+        "reference": reference,
+        "dataset": {
+            "items": len(dataset.catalog),
+            "users": len(set(dataset.sequences.users)),
+            "interactions": len(dataset.sequences.rows),
+            "users scored": rows[0]["users"],
+        },
+        "rows": rows,
+        "examples_of": shown,
+        "examples": _examples(dataset, part, scored[shown], recommenders[shown], num_examples, seed),
+    }
+    pictures = {
+        "metrics.svg": metric_bars(rows, protocol.primary),
+        "cost.svg": cost_plot(rows, protocol.primary),
+        "slices.svg": slice_plot(rows, protocol.primary, slice_names(rows)),
+    }
+    captions = (
+        f"{protocol.primary} with 95 % bootstrap intervals (blue: generative)",
+        "Quality against training cost (a larger dot ranks more users a second)",
+        f"{protocol.primary} by group of users",
+    )
+    for name, svg in pictures.items():
+        (writer.path / name).write_text(svg, encoding="utf-8")
+    page = as_html(comparison, dict(zip(captions, pictures.values(), strict=True)))
+    (writer.path / "comparison.html").write_text(page, encoding="utf-8")
+    (writer.path / "comparison.md").write_text(as_markdown(comparison), encoding="utf-8")
+    (writer.path / COMPARISON).write_text(json.dumps(comparison, indent=1, ensure_ascii=False), encoding="utf-8")
+    writer.summary.update(
+        protocol=comparison["protocol"],
+        best=rows[0]["name"],
+        reference=reference,
+        **{f"{row['name']} {protocol.primary}": row["metrics"][protocol.primary] for row in rows},
+    )
+
+
+def _rows(
+    recommenders: dict[str, Artifact], scored: dict[str, Artifact], primary: str, seed: int
+) -> tuple[list[Json], str]:
+    """Rows best first, and the reference: the best recommender without semantic IDs, else the best."""
+    found = {name: _read(artifact.path / METRICS) for name, artifact in scored.items()}
+    names = sorted(found, key=lambda name: (-found[name]["metrics"][primary], name))
+    reference = next((name for name in names if not found[name]["generative"]), names[0])
+    tables = {name: pl.read_parquet(scored[name].path / PER_USER) for name in names}
+    rows: list[Json] = []
+    for name in names:
+        metrics, summary = found[name], recommenders[name].summary
+        _check_same_users(tables, name, reference)
+        difference = paired_bootstrap(tables[name][primary].to_numpy(), tables[reference][primary].to_numpy(), seed)
+        rows.append(
+            {key: metrics[key] for key in ("kind", "generative", "users", "metrics", "figures", "slices")}
+            | {
+                "name": name,
+                "interval": metrics["intervals"][primary],
+                "difference": None if name == reference else vars(difference),
+                "cost": {
+                    "train_seconds": summary.get("train_seconds"),
+                    "users_per_second": scored[name].summary.get("users_per_second"),
+                    "parameters": summary.get("parameters"),
+                },
+            }
+        )
+    return rows, reference
+
+
+def _check_same_users(tables: dict[str, pl.DataFrame], name: str, reference: str) -> None:
+    who = ["example", Columns.USER, Columns.TARGET]
+    if not tables[name].select(who).equals(tables[reference].select(who)):
+        raise DataError(
+            f"'{name}' and '{reference}' were scored on different users",
+            expected="evaluations of the same users",
+            next="run the comparison with --force",
+        )
+
+
+def _examples(
+    dataset: Dataset,
+    part: Literal["valid", "test"],
+    scored: Artifact,
+    recommender: Artifact,
+    num: int,
+    seed: int,
+) -> list[str]:
+    """Readable example users, drawn by seed among the scored ones."""
+    table = pl.read_parquet(scored.path / PER_USER)
+    with np.load(scored.path / LISTS, allow_pickle=False) as file:
+        lists: IntArray = file["rows"]
+    ids = SemanticIds.load(recommender.path) if (recommender.path / META).is_file() else None
+    drawn = np.sort(generator(seed, "example users").choice(len(table), size=min(num, len(table)), replace=False))
+    pairs = dataset.examples(part)
+    positions = table["example"].to_numpy()[drawn]
+    histories = dataset.sequences.before(pairs.users[positions], pairs.cuts[positions])
+    targets = dataset.sequences.targets(pairs.users[positions], pairs.cuts[positions])
+    return [
+        _example(
+            dataset, ids, str(table[Columns.USER][int(user)]), histories[number], lists[user], int(targets[number])
+        )
+        for number, user in enumerate(drawn)
+    ]
+
+
+def _example(
+    dataset: Dataset, ids: SemanticIds | None, user: str, history: IntArray, listed: IntArray, target: int
+) -> str:
+    """One user: the newest history items, the first recommendations, the held-out item."""
+
+    def named(row: int) -> str:
+        title = dataset.catalog.titles_of([row])[0]
+        return f"{title}  {ids.text(row)}" if ids is not None else title
+
+    listed = listed[listed >= 0]
+    place = np.flatnonzero(listed == target)
+    found = f"place {place[0] + 1}" if len(place) else f"not among the first {len(listed)}"
+    earlier = f" (newest {SHOWN_HISTORY} of {len(history)})" if len(history) > SHOWN_HISTORY else ""
+    lines = [f"User {user}", f"  history{earlier}, oldest first:"]
+    lines += [f"    · {named(int(row))}" for row in history[-SHOWN_HISTORY:]]
+    lines.append("  recommended:")
+    lines += [
+        f"  {'→' if row == target else ' '} {rank:2d}. {named(int(row))}"
+        for rank, row in enumerate(listed[:SHOWN_ITEMS], start=1)
+    ]
+    lines.append(f"  held out: {named(target)} ({found})")
+    return "\n".join(lines)
+
+
+def _read(path: Path) -> Json:
+    return json.loads(path.read_text(encoding="utf-8"))
