@@ -12,7 +12,7 @@ from sidrec.artifact import Artifact, open_artifact
 from sidrec.config import Part, RunSettings
 from sidrec.data.catalog import Catalog
 from sidrec.errors import DataError
-from sidrec.types import FloatArray
+from sidrec.types import FloatArray, Json
 
 __all__ = ["Embedder", "ItemEmbeddings"]
 
@@ -78,6 +78,14 @@ class ItemEmbeddings:
 
 class Embedder(Part, ABC):
     """Makes one vector an item from a catalogue."""
+
+    def sources(self) -> dict[str, str]:
+        """Role → digest of files outside the run that decide the vectors."""
+        return {}
+
+    def facts(self, catalog: Catalog) -> Json:
+        """What a report should say about the input, such as how many items have no text."""
+        return {}
 
     @abstractmethod
     def embed(self, catalog: Catalog, run: RunSettings) -> ItemEmbeddings:

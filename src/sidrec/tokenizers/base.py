@@ -1,17 +1,22 @@
-"""The interface of every tokenizer: fit on vectors, quantize vectors, write itself down."""
+"""The interfaces of tokenizers: what gives a catalogue semantic IDs, and what learns them from vectors."""
 
+import json
 from abc import ABC, abstractmethod
 from pathlib import Path
-from typing import Annotated, Any, Self
+from typing import Annotated, Any, ClassVar, Self
 
 from pydantic import SerializeAsAny
 
-from sidrec.config import Config, Part, RunSettings, slot
+from sidrec.config import Config, Part, RunSettings, parse, slot
 from sidrec.embeddings.base import ItemEmbeddings
+from sidrec.errors import ArtifactError
+from sidrec.registry import load_class
 from sidrec.tokenizers.semantic_ids import SemanticIds
 from sidrec.types import FloatArray, IntArray, Json
 
-__all__ = ["Tokenizer", "TokenizerConfig"]
+__all__ = ["Tokenizer", "TokenizerConfig", "VectorTokenizer", "load_tokenizer"]
+
+FILE = "tokenizer.json"
 
 
 class TokenizerConfig(Config):
@@ -23,7 +28,27 @@ class TokenizerConfig(Config):
 
 
 class Tokenizer(Part, ABC):
-    """Vectors → semantic IDs.
+    """Anything that gives a catalogue semantic IDs."""
+
+    needs_embeddings: ClassVar[bool] = True
+    """Whether it works on item vectors; the others bring their codes from elsewhere."""
+
+    def sources(self) -> dict[str, str]:
+        """Role → digest of files outside the run that decide the codes."""
+        return {}
+
+    def describe(self) -> Json:
+        """The configuration as JSON."""
+        config: Any = self.config
+        return config.model_dump(mode="json")
+
+    def save(self, directory: Path) -> None:
+        """Write the configuration (JSON) and, in tokenizers that learn, the fitted state (safetensors)."""
+        (directory / FILE).write_text(json.dumps(self.describe(), indent=1), encoding="utf-8")
+
+
+class VectorTokenizer(Tokenizer):
+    """Item vectors → semantic IDs.
 
     `quantize` is a pure function of the fitted state: it needs vectors and nothing else, and the
     same vectors always get the same codes. Collisions are settled afterwards by a named policy.
@@ -44,20 +69,28 @@ class Tokenizer(Part, ABC):
 
     @abstractmethod
     def residuals(self, vectors: FloatArray) -> list[FloatArray]:
-        """For each level the residual float32[N, D'] that `quantize` compares with the codebook."""
+        """For each level the residual float32[N, D'] that `quantize` compares with the codebook.
+
+        The residual of a level is that of the level before minus the code chosen there.
+        """
 
     @abstractmethod
     def reconstruct(self, codes: IntArray) -> FloatArray:
         """Vectors float32[N, D] that codes int32[N, L] stand for."""
 
-    @abstractmethod
-    def save(self, directory: Path) -> None:
-        """Write the fitted state (safetensors) and its configuration (JSON) into a directory."""
+    def compared(self, vectors: FloatArray) -> FloatArray:
+        """What `reconstruct` tries to give back, float32[N, D]: the vectors, unless they are scaled first."""
+        return vectors
 
     @classmethod
     @abstractmethod
     def load(cls, directory: Path) -> Self:
         """Rebuild a tokenizer from `save`'s files."""
+
+    @property
+    def sizes(self) -> tuple[int, ...]:
+        """(K1, …, KL) of the fitted codebooks; smaller than configured where the data hold fewer distinct vectors."""
+        return tuple(len(codebook) for codebook in self.codebooks)
 
     def encode(self, embeddings: ItemEmbeddings, extends: SemanticIds | None = None) -> SemanticIds:
         """Semantic IDs of all items, collisions settled by the configured policy.
@@ -70,7 +103,27 @@ class Tokenizer(Part, ABC):
 
         return resolve(self, embeddings, extends)
 
-    def describe(self) -> Json:
-        """The configuration as JSON."""
-        config: Any = self.config
-        return config.model_dump(mode="json")
+    @classmethod
+    def _configured(cls, directory: Path) -> Self:
+        """An unfitted tokenizer with the configuration that `save` wrote."""
+        path = directory / FILE
+        return cls(parse(cls.Config, json.loads(path.read_text(encoding="utf-8")), where=str(path)))
+
+
+def load_tokenizer(directory: Path) -> VectorTokenizer:
+    """The fitted tokenizer in a directory, of whatever kind it is.
+
+    Raises:
+        ArtifactError: there is none, or it holds imported codes and cannot encode vectors.
+    """
+    path = directory / FILE
+    if not path.is_file():
+        raise ArtifactError("there is no tokenizer", where=str(directory), expected=f"a directory with {FILE}")
+    cls = load_class("tokenizer", json.loads(path.read_text(encoding="utf-8"))["kind"])
+    if not issubclass(cls, VectorTokenizer):
+        raise ArtifactError(
+            "these semantic IDs were imported; no tokenizer that could encode vectors stands behind them",
+            where=str(directory),
+            next="use a tokenizer of kind 'rqkmeans' or 'rqvae'",
+        )
+    return cls.load(directory)

@@ -1,0 +1,80 @@
+"""TF-IDF and truncated SVD over item texts: the light default, without models and downloads.
+
+Latent semantic analysis (Deerwester et al., 1990). It knows words, not meanings: two items are near
+when they share words that few others have.
+"""
+
+from typing import Literal
+
+import numpy as np
+from pydantic import Field
+
+from sidrec.config import Config, RunSettings
+from sidrec.data.catalog import Catalog
+from sidrec.embeddings.base import Embedder, ItemEmbeddings
+from sidrec.embeddings.fields import joined_texts, text_facts
+from sidrec.errors import DataError
+from sidrec.random import generator
+from sidrec.types import FloatArray, Json
+
+__all__ = ["TfidfEmbedder", "unit_length"]
+
+
+class TfidfEmbedder(Embedder):
+    """Words weighted by rarity, reduced to a few hundred dimensions."""
+
+    class Config(Config):
+        """TF-IDF and truncated SVD."""
+
+        kind: Literal["tfidf"] = "tfidf"
+        fields: tuple[str, ...] = ()  # type: ignore[assignment]
+        """Text fields to use, joined in this order; empty means all of the catalogue."""
+        dims: int = Field(default=256, ge=1)
+        """Dimensions; fewer if the texts hold fewer words or the catalogue fewer items."""
+        max_words: int = Field(default=50000, ge=1)
+        """Size of the vocabulary, the most frequent words first."""
+        normalize: bool = True
+        """Scale vectors to length 1; items without words stay zero."""
+
+    def embed(self, catalog: Catalog, run: RunSettings) -> ItemEmbeddings:
+        """Vectors of all items, in catalogue order.
+
+        Raises:
+            DataError: there is no text, or no word in it.
+        """
+        from sklearn.decomposition import TruncatedSVD
+        from sklearn.feature_extraction.text import TfidfVectorizer
+
+        config: TfidfEmbedder.Config = self.config
+        texts = joined_texts(catalog, config.fields)
+        with run.progress("embed items", 2) as advance:
+            try:
+                weights = TfidfVectorizer(sublinear_tf=True, max_features=config.max_words).fit_transform(texts)
+            except ValueError as error:
+                raise DataError(
+                    "the item texts hold no word of two or more letters",
+                    where=f"fields: {', '.join(config.fields) or 'all'}",
+                    next="choose other fields, or import vectors with an embedder of kind 'import'",
+                ) from error
+            advance()
+            dims = min(config.dims, *weights.shape)
+            state = int(generator(run.seed, "tfidf").integers(2**31))
+            vectors = TruncatedSVD(dims, random_state=state).fit_transform(weights).astype(np.float32)
+            advance()
+        if config.normalize:
+            vectors = unit_length(vectors)
+        return ItemEmbeddings(vectors, f"tfidf, {dims} dimensions", catalog.digest)
+
+    def facts(self, catalog: Catalog) -> Json:
+        """Fields used and items without text."""
+        return text_facts(catalog, self.config.fields)
+
+
+def unit_length(vectors: FloatArray) -> FloatArray:
+    """Rows scaled to length 1; zero rows stay zero.
+
+    >>> unit_length(np.array([[3.0, 4.0], [0.0, 0.0]])).tolist()
+    [[0.6, 0.8], [0.0, 0.0]]
+    """
+    norms = np.linalg.norm(vectors, axis=1, keepdims=True)
+    return vectors / np.where(norms > 0, norms, 1)

@@ -1,0 +1,180 @@
+"""Stage `tokenize`: item vectors or imported codes → a tokenizer with its semantic IDs and their quality."""
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from sidrec.artifact import Artifact, ArtifactWriter, open_artifact
+from sidrec.config import Config, RunSettings
+from sidrec.data.dataset import Dataset
+from sidrec.embeddings.base import ItemEmbeddings
+from sidrec.errors import DataError, nearest
+from sidrec.registry import load_class
+from sidrec.stages.layout import RunFolder, StageResult, make_artifact
+from sidrec.tokenizers.auto import chosen
+from sidrec.tokenizers.base import Tokenizer, VectorTokenizer
+from sidrec.tokenizers.collisions import Settled, as_semantic_ids, settle, settle_codes
+from sidrec.tokenizers.given import Given
+from sidrec.tokenizers.placement import Quantized
+from sidrec.tokenizers.plots import draw_quality
+from sidrec.tokenizers.quality import code_quality, duplicate_vectors, relative_error
+from sidrec.tokenizers.semantic_ids import SemanticIds
+from sidrec.types import IntArray, Json
+
+__all__ = ["load_semantic_ids", "needs_embeddings", "tokenize"]
+
+REPORT, PICTURE = "quality.json", "quality.png"
+
+
+def tokenize(
+    folder: RunFolder,
+    config: Config,
+    run: RunSettings,
+    embeddings: str | None = None,
+    name: str | None = None,
+    force: bool = False,
+) -> StageResult:
+    """Make a tokenizer artefact: fitted state, semantic IDs, `quality.json` and `quality.png`.
+
+    Args:
+        folder: the run.
+        config: of a tokenizer; `auto` is resolved here and the artefact records what it became.
+        run: seed, device, progress.
+        embeddings: name of the vectors; None takes the only ones there are.
+        name: of the artefact; the tokenizer's kind by default.
+        force: make it even if it is up to date.
+
+    Raises:
+        DataError: vectors are needed and missing, or do not fit the catalogue.
+    """
+    dataset = Dataset.load(folder.dataset)
+    config = chosen(config, dataset)
+    kind: str = config.model_dump()["kind"]
+    tokenizer: Tokenizer = load_class("tokenizer", kind)(config)
+    assert dataset.artifact is not None, "a loaded dataset knows its artefact"
+    parents: dict[str, Artifact | str] = {"dataset": dataset.artifact, **tokenizer.sources()}
+    if tokenizer.needs_embeddings:
+        parents["embeddings"] = _embeddings(folder, embeddings, dataset)
+    return make_artifact(
+        folder.tokenizer(name or kind.rpartition(":")[2]),
+        kind="tokenizer",
+        config=tokenizer.describe(),
+        seed=run.seed,
+        parents=parents,
+        write=lambda writer: _write(writer, tokenizer, dataset, parents.get("embeddings"), run),
+        force=force,
+    )
+
+
+def needs_embeddings(config: Config, dataset: Dataset) -> bool:
+    """Whether `tokenize` with this configuration needs item vectors for this dataset."""
+    config = chosen(config, dataset)
+    return load_class("tokenizer", config.model_dump()["kind"]).needs_embeddings
+
+
+def load_semantic_ids(path: Path | str) -> SemanticIds:
+    """The semantic IDs of a tokenizer artefact.
+
+    Raises:
+        ArtifactError: it is missing, damaged or something else.
+    """
+    return SemanticIds.load(open_artifact(path, "tokenizer").path)
+
+
+def _embeddings(folder: RunFolder, name: str | None, dataset: Dataset) -> Artifact:
+    """The artefact of the named vectors, or of the only ones of the run."""
+    place = folder.embeddings("-").parent
+    names = sorted(path.parent.name for path in place.glob("[!.]*/artifact.json"))
+    if name is None and len(names) == 1:
+        name = names[0]
+    if name is not None:
+        return open_artifact(folder.embeddings(name), "embeddings")
+    if names:
+        raise DataError("several item vectors stand here; which are to be tokenized?", expected=nearest("", names))
+    if dataset.catalog.text_fields:
+        step = "run 'sidrec embed' first"
+    else:
+        step = (
+            "the catalogue has no text either: import vectors with an embedder of kind 'import', "
+            "or an index of codes with tokenizer.kind=given tokenizer.path=FILE"
+        )
+    raise DataError("semantic IDs are learned from item vectors, and there are none", where=str(place), next=step)
+
+
+@dataclass(frozen=True)
+class _Outcome:
+    """Codes before and after collisions were settled, and what the vectors say about them."""
+
+    before: IntArray
+    before_sizes: tuple[int, ...]
+    settled: Settled
+    facts: Json
+
+
+def _write(
+    writer: ArtifactWriter, tokenizer: Tokenizer, dataset: Dataset, source: Artifact | str | None, run: RunSettings
+) -> None:
+    if isinstance(tokenizer, VectorTokenizer):
+        assert isinstance(source, Artifact), "a tokenizer that needs vectors has them as a parent"
+        outcome = _learned(tokenizer, ItemEmbeddings.of_artifact(source), dataset, run)
+    else:
+        assert isinstance(tokenizer, Given), f"{type(tokenizer).__name__} neither learns nor imports codes"
+        outcome = _imported(tokenizer, dataset)
+    tokenizer.save(writer.path)
+    settled = outcome.settled
+    as_semantic_ids(settled, dataset.catalog.digest).save(writer.path, dataset.catalog)
+    before = code_quality(outcome.before, outcome.before_sizes)
+    after = code_quality(settled.codes, settled.sizes)
+    policy: Any = tokenizer.describe()["collisions"]
+    report = {
+        "policy": policy["kind"],
+        "moved_items": settled.num_moved,
+        "moved_far": settled.num_far,
+        **outcome.facts,
+        "before": before,
+        "after": after,
+    }
+    (writer.path / REPORT).write_text(json.dumps(report, indent=1, ensure_ascii=False), encoding="utf-8")
+    draw_quality(writer.path / PICTURE, settled.codes, settled.sizes, before, after)
+    writer.summary.update(_headline(report))
+
+
+def _learned(tokenizer: VectorTokenizer, embeddings: ItemEmbeddings, dataset: Dataset, run: RunSettings) -> _Outcome:
+    embeddings.check_fits(dataset.catalog)
+    tokenizer.fit(embeddings, run)
+    with run.progress("encode items", None) as advance:
+        codes = tokenizer.quantize(embeddings.vectors)
+        settled = settle(tokenizer, embeddings)
+        error = relative_error(tokenizer.compared(embeddings.vectors), tokenizer.reconstruct(codes))
+        advance()
+    facts = {
+        "relative_reconstruction_error": error,
+        "duplicate_inputs": duplicate_vectors(embeddings.vectors, dataset.catalog.ids),
+    }
+    return _Outcome(codes, tokenizer.sizes, settled, facts)
+
+
+def _imported(tokenizer: Given, dataset: Dataset) -> _Outcome:
+    codes, sizes = tokenizer.codes(dataset)
+    return _Outcome(codes, sizes, settle_codes(tokenizer.config.collisions, Quantized(codes, sizes)), {})
+
+
+def _headline(report: Json) -> Json:
+    before, after = report["before"], report["after"]
+    out: Json = {
+        "items": after["items"],
+        "sizes": [level["size"] for level in after["levels"]],
+        "policy": report["policy"],
+        "collision_rate_before": before["collision_rate"],
+        "collision_rate": after["collision_rate"],
+        "items_sharing": after["items_sharing"],
+        "largest_group": after["largest_group"],
+        "perplexity": [round(level["perplexity"], 1) for level in after["levels"]],
+        "dead_codes": sum(level["dead"] for level in before["levels"]),
+        "moved_items": report["moved_items"],
+    }
+    if "relative_reconstruction_error" in report:
+        out["relative_reconstruction_error"] = report["relative_reconstruction_error"]
+        out["items_with_duplicate_input"] = report["duplicate_inputs"]["items"]
+    return out

@@ -1,0 +1,102 @@
+"""Residual quantisation as pure functions, and the part of a tokenizer that follows from them.
+
+Level by level the nearest code of the codebook is taken and subtracted; what is left goes to the
+next level. How codebooks are learned is not decided here.
+"""
+
+from abc import abstractmethod
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from sidrec.errors import DataError
+from sidrec.tokenizers.base import VectorTokenizer
+from sidrec.types import FloatArray, IntArray
+
+__all__ = ["ResidualTokenizer", "nearest_codes", "residual_codes", "squared_distances", "sum_of_codes"]
+
+CHUNK = 8192
+"""Rows of one distance matrix: 8192 x 256 float32 are 8 MiB, which stays in the cache of a server core."""
+
+
+def squared_distances(points_BD: Tensor, codebook_KD: Tensor) -> Tensor:
+    """Squared Euclidean distances [B, K] by one matrix product; never below zero.
+
+    >>> squared_distances(torch.tensor([[1.0, 0.0]]), torch.tensor([[1.0, 0.0], [0.0, 2.0]])).tolist()
+    [[0.0, 5.0]]
+    """
+    partial_BK = torch.addmm(codebook_KD.square().sum(1), points_BD, codebook_KD.T, alpha=-2)
+    return (partial_BK + points_BD.square().sum(1, keepdim=True)).clamp_min_(0)
+
+
+def nearest_codes(points_BD: Tensor, codebook_KD: Tensor) -> tuple[Tensor, Tensor]:
+    """The nearest code int64[B] of every point and its squared distance [B]; ties go to the lower code."""
+    codes: list[Tensor] = []
+    distances: list[Tensor] = []
+    norms_K = codebook_KD.square().sum(1)
+    for chunk_BD in points_BD.split(CHUNK):
+        lowest, code = torch.addmm(norms_K, chunk_BD, codebook_KD.T, alpha=-2).min(dim=1)
+        codes.append(code)
+        distances.append((lowest + chunk_BD.square().sum(1)).clamp_min_(0))
+    return torch.cat(codes), torch.cat(distances)
+
+
+def residual_codes(points_BD: Tensor, codebooks: Sequence[Tensor]) -> tuple[Tensor, list[Tensor]]:
+    """Codes int64[B, L] and the residual [B, D] that each level quantised.
+
+    >>> books = [torch.tensor([[0.0], [10.0]]), torch.tensor([[-1.0], [1.0]])]
+    >>> codes, residuals = residual_codes(torch.tensor([[9.0], [1.0]]), books)
+    >>> codes.tolist(), residuals[1].tolist()
+    ([[1, 0], [0, 1]], [[-1.0], [1.0]])
+    """
+    residual_BD = points_BD
+    codes: list[Tensor] = []
+    residuals: list[Tensor] = []
+    for codebook_KD in codebooks:
+        residuals.append(residual_BD)
+        codes.append(nearest_codes(residual_BD, codebook_KD)[0])
+        residual_BD = residual_BD - codebook_KD[codes[-1]]
+    return torch.stack(codes, dim=1), residuals
+
+
+def sum_of_codes(codes_BL: IntArray, codebooks: Sequence[FloatArray]) -> FloatArray:
+    """The vectors [B, D] that codes stand for: the sum of the chosen code of each given level."""
+    total = np.zeros((len(codes_BL), codebooks[0].shape[1]), np.float32)
+    for level, codebook in enumerate(codebooks):
+        total += codebook[codes_BL[:, level]]
+    return total
+
+
+class ResidualTokenizer(VectorTokenizer):
+    """A tokenizer whose codes are residual codes of the vectors' `latents`."""
+
+    _codebooks: list[FloatArray] | None = None
+
+    @property
+    def codebooks(self) -> list[FloatArray]:
+        """For each level the codebook float32[K, D'].
+
+        Raises:
+            DataError: the tokenizer has not been fitted.
+        """
+        if self._codebooks is None:
+            raise DataError(f"this {type(self).__name__} has no codebooks yet", next="call fit(embeddings) first")
+        return self._codebooks
+
+    @abstractmethod
+    def latents(self, vectors: FloatArray) -> FloatArray:
+        """The points float32[N, D'] that are quantised."""
+
+    def quantize(self, vectors: FloatArray) -> IntArray:
+        """Codes int32[N, L] of vectors float32[N, D], before collisions are settled."""
+        return self._quantized(vectors)[0].numpy().astype(np.int32)
+
+    def residuals(self, vectors: FloatArray) -> list[FloatArray]:
+        """For each level the residual float32[N, D'] that `quantize` compares with the codebook."""
+        return [residual.numpy() for residual in self._quantized(vectors)[1]]
+
+    def _quantized(self, vectors: FloatArray) -> tuple[Tensor, list[Tensor]]:
+        codebooks = [torch.from_numpy(codebook) for codebook in self.codebooks]
+        return residual_codes(torch.from_numpy(self.latents(vectors)), codebooks)
