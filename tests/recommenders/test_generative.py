@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 import torch
+from tests.recommenders.generative_cases import KINDS, RAGGED, RUN, Reference, make
 from transformers import LlamaForCausalLM, T5ForConditionalGeneration
 from transformers.generation.configuration_utils import GenerationConfig
 
@@ -15,11 +16,10 @@ from sidrec.recommenders.decoder import Decoder
 from sidrec.recommenders.tiger import Tiger
 from sidrec.testing.toy import cycle_dataset, grid_semantic_ids
 from sidrec.training.config import OptimizerConfig, TrainingConfig
-from tests.recommenders.generative_cases import KINDS, RAGGED, RUN, Reference, make
 
 TINY = {
     "tiger": {"d_model": 32, "d_kv": 16, "num_heads": 2, "d_ff": 64, "num_layers": 1, "dropout": 0.0},
-    "decoder": {"d_model": 32, "num_heads": 2, "d_ff": 64, "num_layers": 2, "dropout": 0.0},
+    "decoder": {"d_model": 32, "num_heads": 2, "d_ff": 64, "num_layers": 2, "dropout": 0.0, "max_history": 4},
 }
 CLASSES = {"tiger": Tiger, "decoder": Decoder}
 
@@ -198,8 +198,8 @@ def test_fit_needs_semantic_ids_of_the_same_catalogue(kind):
     recommender = CLASSES[kind](**TINY[kind])
     with pytest.raises(DataError, match="needs semantic IDs"):
         recommender.fit(dataset, TrainingConfig(max_steps=1), RUN)
+    wrong = grid_semantic_ids(other.catalog, size=4, levels=2)
     with pytest.raises(DataError, match="disagree"):
-        wrong = grid_semantic_ids(other.catalog, size=4, levels=2)
         recommender.fit(dataset, TrainingConfig(max_steps=1), RUN, semantic_ids=wrong)
     with pytest.raises(DataError, match="never fitted"):
         _ = CLASSES[kind]().ids

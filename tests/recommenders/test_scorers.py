@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 import torch
+from tests.recommenders.generative_cases import KINDS, RAGGED, Reference, make
 from transformers import LlamaConfig, LlamaForCausalLM
 
 from sidrec.data.sequences import Histories
@@ -10,7 +11,6 @@ from sidrec.recommenders import causal_scorer
 from sidrec.recommenders.beam_paths import extend_paths, no_paths
 from sidrec.recommenders.causal_scorer import CausalScorer
 from sidrec.tasks.next_item import ItemTokens
-from tests.recommenders.generative_cases import KINDS, RAGGED, Reference, make
 
 NORMALIZE = ("vocabulary", "level")
 
@@ -78,9 +78,7 @@ def test_select_starts_afresh_for_some_users(kind):
             pass
         chosen = [3, 0]
         again = list(random_walk(scorer, state.select(torch.tensor(chosen)), 2, 4, np.random.default_rng(2)))
-        alone = list(
-            random_walk(scorer, scorer.start(RAGGED.take(np.array(chosen))), 2, 4, np.random.default_rng(2))
-        )
+        alone = list(random_walk(scorer, scorer.start(RAGGED.take(np.array(chosen))), 2, 4, np.random.default_rng(2)))
     for (*_, left), (*_, right) in zip(again, alone, strict=True):
         torch.testing.assert_close(left, right, atol=1e-5, rtol=1e-5)
 

@@ -63,7 +63,7 @@ def test_prompts_round_trip(histories, max_items, begin, end):
         if end:
             assert real.pop() == 1
         codes = VOCABULARY.codes(np.array(real, dtype=np.int64).reshape(-1, 2))
-        rows = [int(np.flatnonzero((CODES == code).all(1))[0]) for code in codes]
+        rows = [int(np.flatnonzero((code == CODES).all(1))[0]) for code in codes]
         assert rows == (history[-max_items:] if max_items else history)
 
 

@@ -16,6 +16,7 @@ from torch.nn import functional as F
 from transformers import DynamicCache, PreTrainedModel
 
 from sidrec.data.sequences import Histories
+from sidrec.decoding.scorer import PromptState
 from sidrec.recommenders.beam_paths import extend_paths, no_paths
 from sidrec.tasks.next_item import Prompts
 
@@ -98,10 +99,12 @@ class CausalScorer:
         )
         last_U = mask.sum(1) - 1
         hidden_UD = out.last_hidden_state[torch.arange(len(tokens), device=self._device), last_U]
-        return CausalState.at_root(hidden_UD, [(layer.keys, layer.values) for layer in cache.layers], mask.bool())
+        layers: list[Any] = cache.layers
+        return CausalState.at_root(hidden_UD, [(layer.keys, layer.values) for layer in layers], mask.bool())
 
-    def step(self, state: CausalState, level: int, parents_UW: Tensor | None, codes_UW: Tensor | None) -> Tensor:
+    def step(self, state: PromptState, level: int, parents_UW: Tensor | None, codes_UW: Tensor | None) -> Tensor:
         """Log-probabilities float32[U, W, K] of the codes of `level` after each beam."""
+        assert isinstance(state, CausalState)
         if parents_UW is None or codes_UW is None:
             return self._score(state.hidden_UD[:, None], level)
         state.paths_UWT = extend_paths(state.paths_UWT, parents_UW, state.nodes[0][0].shape[2])

@@ -15,6 +15,7 @@ from torch.nn import functional as F
 from transformers import T5ForConditionalGeneration
 
 from sidrec.data.sequences import Histories
+from sidrec.decoding.scorer import PromptState
 from sidrec.recommenders.beam_paths import extend_paths, no_paths
 from sidrec.tasks.next_item import Prompts
 
@@ -100,10 +101,9 @@ class EncoderDecoderScorer:
         added.masked_fill_(mask_US == 0, torch.finfo(encoded_USD.dtype).min)
         return EncoderDecoderState.at_root(cross, added[:, None, None])
 
-    def step(
-        self, state: EncoderDecoderState, level: int, parents_UW: Tensor | None, codes_UW: Tensor | None
-    ) -> Tensor:
+    def step(self, state: PromptState, level: int, parents_UW: Tensor | None, codes_UW: Tensor | None) -> Tensor:
         """Log-probabilities float32[U, W, K] of the codes of `level`; of ending, where level is L."""
+        assert isinstance(state, EncoderDecoderState)
         if parents_UW is None or codes_UW is None:
             users = len(state.mask)
             tokens_UW = torch.full((users, 1), self._start, device=self._device)

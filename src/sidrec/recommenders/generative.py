@@ -136,14 +136,14 @@ class GenerativeRecommender(Recommender):
 
     def rank(self, histories: Histories, request: Request, run: RunSettings) -> Recommendations:
         """The best items of every history, by constrained beam search."""
-        self.model.to(run.torch_device())
-        was_training = self.model.training
-        self.model.eval()
+        model: Any = self.model
+        was_training = model.training
+        model.to(run.torch_device()).eval()
         try:
             with torch.no_grad():
                 return beam_search(self.scorer(), self.trie, histories, request, self.config.search, run)
         finally:
-            self.model.train(was_training)
+            model.train(was_training)
 
     def save_weights(self, directory: Path) -> None:
         """Write a directory that the model class's `from_pretrained` reads."""

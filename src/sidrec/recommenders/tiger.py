@@ -47,21 +47,20 @@ class Tiger(GenerativeRecommender):
     def new_model(self, vocabulary: CodeVocabulary) -> PreTrainedModel:
         """A T5 with random weights and one embedding row a code."""
         config = self.config
-        return T5ForConditionalGeneration(
-            T5Config(
-                vocab_size=len(vocabulary),
-                d_model=config.d_model,
-                d_kv=config.d_kv,
-                num_heads=config.num_heads,
-                d_ff=config.d_ff,
-                num_layers=config.num_layers,
-                num_decoder_layers=config.num_layers,
-                dropout_rate=config.dropout,
-                pad_token_id=vocabulary.PAD,
-                eos_token_id=vocabulary.EOS,
-                decoder_start_token_id=vocabulary.PAD,
-            )
-        )
+        sizes: dict[str, Any] = {
+            "vocab_size": len(vocabulary),
+            "d_model": config.d_model,
+            "d_kv": config.d_kv,
+            "num_heads": config.num_heads,
+            "d_ff": config.d_ff,
+            "num_layers": config.num_layers,
+            "num_decoder_layers": config.num_layers,
+            "dropout_rate": config.dropout,
+            "pad_token_id": vocabulary.PAD,
+            "eos_token_id": vocabulary.EOS,
+            "decoder_start_token_id": vocabulary.PAD,
+        }
+        return T5ForConditionalGeneration(T5Config(**sizes))
 
     def examples(self, dataset: Dataset) -> TrainingExamples:
         """One example a training target."""
