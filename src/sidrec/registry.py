@@ -27,6 +27,7 @@ REGISTRY: dict[str, dict[str, str]] = {
         "temporal": "sidrec.data.split:TemporalCut",
         "time-ratio": "sidrec.data.split:TimeRatio",
         "given": "sidrec.data.split:Given",
+        "auto": "sidrec.data.split:Auto",
     },
     "embedder": {
         "tfidf": "sidrec.embeddings.tfidf:TfidfEmbedder",
