@@ -87,7 +87,9 @@ def test_expected_is_the_mean_over_all_orders_of_ties(data, k):
 def by_ranx(runs, targets, k):
     """Metrics of users by ranx; `runs` are item lists in strict order."""
     qrels = Qrels({f"u{user}": {f"i{target}": 1} for user, target in enumerate(targets)})
-    run = Run({f"u{u}": {f"i{item}": float(len(items) - n) for n, item in enumerate(items)} for u, items in enumerate(runs)})
+    run = Run(
+        {f"u{u}": {f"i{item}": float(len(items) - n) for n, item in enumerate(items)} for u, items in enumerate(runs)}
+    )
     names = {"hit_rate": "hit", "recall": "recall", "ndcg": "ndcg", "mrr": "mrr"}
     found = ranx_evaluate(qrels, run, [f"{name}@{k}" for name in names], return_mean=False, threads=1)
     # ranx sorts users by their names.

@@ -17,9 +17,7 @@ def test_training_counts_are_the_events_before_validation():
 
 def test_a_user_on_several_lines_is_counted_once():
     # The history 0 1 2 3 told as three lines, each with the target at its end.
-    sequences = Sequences(
-        np.array([0, 1, 0, 1, 2, 0, 1, 2, 3], np.int32), np.array([0, 2, 5, 9]), ["u", "u", "u"]
-    )
+    sequences = Sequences(np.array([0, 1, 0, 1, 2, 0, 1, 2, 3], np.int32), np.array([0, 2, 5, 9]), ["u", "u", "u"])
     nothing = Examples(np.empty(0, np.int32), np.empty(0, np.int32))
     train = Examples(np.array([0, 1, 2], np.int32), np.array([1, 2, 3], np.int32))
     catalog = Catalog(pl.DataFrame({"item_id": list("abcde")}))
@@ -31,8 +29,8 @@ def test_history_slices_by_quartiles_cover_everyone():
     lengths = np.array([3, 3, 3, 4, 5, 6, 7, 100])
     groups, names = history_slices(lengths, SliceConfig())
     assert len(groups) == 8
-    assert [names[group] for group in groups][0] == "history 3"
-    assert [names[group] for group in groups][-1] == "history 7-100"
+    assert names[groups[0]] == "history 3"
+    assert names[groups[-1]] == "history 7-100"
     assert (np.diff(groups) >= 0).all()
 
 

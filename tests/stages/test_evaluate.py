@@ -1,0 +1,102 @@
+import json
+
+import polars as pl
+import pytest
+from tests.stages.fake_recommender import Cycle, GenerativeCycle, save_dataset, save_recommender
+
+from sidrec.artifact import open_artifact
+from sidrec.config import RunSettings
+from sidrec.errors import ArtifactError, DataError
+from sidrec.evaluation.protocol import Protocol
+from sidrec.stages.evaluate import evaluate
+from sidrec.stages.layout import RunFolder
+from sidrec.testing.toy import cycle_dataset, grid_semantic_ids
+
+RUN = RunSettings()
+PROTOCOL = Protocol(k=(1, 5), primary="ndcg@5")
+
+
+@pytest.fixture
+def folder(tmp_path):
+    folder, dataset = RunFolder(tmp_path / "run"), cycle_dataset()
+    save_dataset(folder, dataset)
+    save_recommender(folder, "second", Cycle(skip=0), dataset)
+    save_recommender(folder, "ids", GenerativeCycle(skip=2), dataset, grid_semantic_ids(dataset.catalog))
+    return folder
+
+
+def test_writes_per_user_values_and_means(folder):
+    result = evaluate(folder.recommender("second"), "test", PROTOCOL, RUN)
+    assert result.artifact.path == folder.evaluation("second", "test")
+    users = pl.read_parquet(result.artifact.path / "per_user.parquet")
+    assert users.height == 96
+    assert users["user_id"][3] == "user-3"
+    assert users["hit@1"].mean() == 1
+    assert users["rank"].to_list() == [1.0] * 96
+    assert users["certified"].all()
+    assert set(users["history_length"]) == {8}
+    assert set(users["history_slice"]) == {"history 8"}
+    dataset = cycle_dataset()
+    assert users["target"].to_list() == dataset.catalog.ids_of(dataset.targets("test"))
+
+    found = json.loads((result.artifact.path / "metrics.json").read_text())
+    assert found["metrics"]["ndcg@5"] == 1
+    assert found["intervals"]["hit@1"] == [1, 1]
+    assert found["slices"]["history 8"]["users"] == 96
+    assert sum(s["users"] for name, s in found["slices"].items() if name.startswith("target")) == 96
+    assert found["trained_on_this_dataset"] is True
+    assert found["generative"] is False
+    assert "leave-one-out" in found["protocol"]
+    summary = result.artifact.summary
+    assert next(iter(summary)) == "ndcg@5"
+    assert summary["certified"] == 1
+    assert summary["users_per_second"] > 0
+
+
+def test_misses_have_no_rank_and_ids_bring_sid_figures(folder):
+    result = evaluate(folder.recommender("ids"), "test", PROTOCOL, RUN)
+    users = pl.read_parquet(result.artifact.path / "per_user.parquet")
+    assert users["rank"].null_count() == 96
+    assert users["sid_hit@5"].sum() == 0
+
+
+def test_up_to_date_evaluations_are_skipped_and_equal_ones_have_equal_digests(folder):
+    first = evaluate(folder.recommender("second"), "test", PROTOCOL, RUN)
+    again = evaluate(folder.recommender("second"), "test", PROTOCOL, RUN)
+    forced = evaluate(folder.recommender("second"), "test", PROTOCOL, RUN, force=True)
+    other = evaluate(folder.recommender("second"), "test", Protocol(k=(2,), primary="hit@2"), RUN)
+    assert (first.skipped, again.skipped, forced.skipped, other.skipped) == (False, True, False, False)
+    assert forced.artifact.digest == first.artifact.digest
+    assert other.artifact.digest != first.artifact.digest
+
+
+def test_parts_stand_side_by_side(folder):
+    evaluate(folder.recommender("second"), "test", PROTOCOL, RUN)
+    evaluate(folder.recommender("second"), "valid", PROTOCOL, RUN)
+    assert open_artifact(folder.evaluation("second", "valid")).config["part"] == "valid"
+    assert open_artifact(folder.evaluation("second", "test")).config["part"] == "test"
+
+
+def test_short_paths_work(folder, monkeypatch):
+    monkeypatch.chdir(folder.path / "recommenders")
+    from pathlib import Path
+
+    result = evaluate(Path("second"), "test", PROTOCOL, RUN)
+    assert result.artifact.path.resolve() == folder.evaluation("second", "test").resolve()
+
+
+def test_another_catalogue_is_refused_naming_both(folder):
+    other = cycle_dataset(num_items=30)
+    parent = open_artifact(folder.dataset)
+    save_recommender(folder, "stranger", Cycle(), other, parent=parent)
+    with pytest.raises(DataError) as caught:
+        evaluate(folder.recommender("stranger"), "test", PROTOCOL, RUN)
+    assert "30 items" in str(caught.value)
+    assert "24 items" in str(caught.value)
+    assert other.catalog.digest[:12] in str(caught.value)
+    assert not folder.evaluation("stranger", "test").exists()
+
+
+def test_a_missing_recommender_is_named_with_what_there_is(folder):
+    with pytest.raises(ArtifactError, match="ids, second"):
+        evaluate(folder.recommender("tiger"), "test", PROTOCOL, RUN)
