@@ -1,0 +1,86 @@
+"""Random small search problems, and the slow answer: every item's log-probabilities, added up."""
+
+import math
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+import torch
+
+from sidrec.data.sequences import Histories
+from sidrec.decoding.recommendations import BeamConfig, Request
+from sidrec.decoding.trie import ItemTrie
+from sidrec.testing.scorers import TableScorer
+
+
+@dataclass
+class Problem:
+    codes: np.ndarray
+    scorer: TableScorer
+    histories: Histories
+    request: Request
+    config: BeamConfig
+
+    @property
+    def trie(self) -> ItemTrie:
+        return ItemTrie.build(self.codes, self.scorer.level_sizes)
+
+    def wanted(self, user: int) -> list[int]:
+        """Rows that the user may get."""
+        seen = set(self.histories[user].tolist()) if self.request.exclude_seen else set()
+        allowed = self.request.allowed
+        return [row for row in range(len(self.codes)) if row not in seen and (allowed is None or allowed[row])]
+
+
+def random_problem(seed: int, normalize: Literal["vocabulary", "level", "children"], beams: int) -> Problem:
+    draw = np.random.default_rng(seed)
+    levels = int(draw.integers(1, 5))
+    sizes = tuple(int(size) for size in draw.integers(2, 7, size=levels))
+    num_items = int(draw.integers(1, 41))
+    codes = np.stack([draw.integers(size, size=num_items) for size in sizes], axis=1).astype(np.int32)
+    scorer = TableScorer(
+        sizes,
+        has_end=bool(draw.random() < 0.4),
+        seed=seed % 10_007,
+        sharpness=float(draw.choice([0.0, 0.3, 1.0, 3.0, 10.0])),
+        ties=bool(draw.random() < 0.3),
+        impossible=float(draw.choice([0.0, 0.0, 0.3, 0.9])),
+        over="vocabulary" if normalize == "vocabulary" else "level",
+    )
+    longest = int(draw.choice([1, num_items // 2 + 1, 3 * num_items]))
+    lists = [draw.integers(num_items, size=draw.integers(0, longest + 1)) for _ in range(int(draw.integers(1, 4)))]
+    allowed = None
+    if draw.random() < 0.3:
+        allowed = draw.random(num_items) < 0.5
+        allowed[draw.integers(num_items)] = True
+    request = Request(k=int(draw.integers(1, 9)), exclude_seen=bool(draw.random() < 0.7), allowed=allowed)
+    config = BeamConfig(beams=beams, normalize=normalize, users_per_batch=int(draw.integers(1, 4)))
+    return Problem(codes, scorer, Histories.of(lists), request, config)
+
+
+def item_scores(problem: Problem, user: int) -> dict[int, float]:
+    """Score of every item that the user may get and that the scorer holds possible."""
+    wanted = problem.wanted(user)
+    if not wanted:
+        return {}
+    codes = problem.codes[wanted]
+    state = problem.scorer.start(problem.histories.take(np.array([user])))
+    totals = [0.0] * len(wanted)
+    for level in range(codes.shape[1]):
+        # One beam an item, shared prefixes or not; at level 0 there is only the root.
+        previous = torch.from_numpy(codes[None, :, level - 1].astype(np.int64))
+        parents = torch.zeros_like(previous) if level == 1 else torch.arange(len(wanted))[None]
+        logps = problem.scorer.step(state, level, parents if level else None, previous if level else None)[0].tolist()
+        for place, path in enumerate(codes.tolist()):
+            here = logps[place if level else 0]
+            logp = here[path[level]]
+            if problem.config.normalize == "children" and logp > -math.inf:
+                children = {other[level] for other in codes.tolist() if other[:level] == path[:level]}
+                logp -= math.log(sum(math.exp(here[child]) for child in children))
+            totals[place] += logp
+    if problem.scorer.has_end:
+        parents = torch.arange(len(wanted))[None] if codes.shape[1] > 1 else torch.zeros(1, len(wanted), dtype=torch.long)
+        last = torch.from_numpy(codes[None, :, -1].astype(np.int64))
+        ends = problem.scorer.step(state, codes.shape[1], parents, last)[0, :, 0].tolist()
+        totals = [total + end for total, end in zip(totals, ends, strict=True)]
+    return {row: total for row, total in zip(wanted, totals, strict=True) if total > -math.inf}

@@ -1,0 +1,285 @@
+"""The search against the sum of log-probabilities of every item, and what it promises."""
+
+from collections import Counter
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from sidrec.config import RunSettings
+from sidrec.data.sequences import Histories
+from sidrec.decoding import beam, exhaustive
+from sidrec.decoding.beam import beam_search
+from sidrec.decoding.exhaustive import exhaustive_ranking
+from sidrec.decoding.recommendations import BeamConfig, Recommendations, Request
+from sidrec.decoding.trie import ItemTrie
+from sidrec.errors import ConstraintError, DataError
+from sidrec.testing.scorers import TableScorer, TableState
+
+from .oracle import Problem, item_scores, random_problem
+
+RUN = RunSettings()
+TOLERANCE = 1e-4
+
+problems = st.builds(
+    random_problem,
+    st.integers(0, 2**40),
+    st.sampled_from(["vocabulary", "level", "children"]),
+    st.integers(1, 8),
+)
+
+
+def search(problem: Problem, *, exact: bool = False) -> Recommendations:
+    asked = problem.request
+    request = Request(asked.k, asked.exclude_seen, asked.allowed, exact)
+    return beam_search(problem.scorer, problem.trie, problem.histories, request, problem.config, RUN)
+
+
+def is_top_k(rows: np.ndarray, scores: np.ndarray, truth: dict[int, float]) -> bool:
+    """Whether a list holds the best items, up to items of (nearly) equal score."""
+    best = sorted(truth.values(), reverse=True)[: len(rows)]
+    listed = rows[rows >= 0].tolist()
+    return (
+        len(listed) == len(best)
+        and np.allclose(scores[: len(best)], best, atol=TOLERANCE)
+        and np.allclose([truth[row] for row in listed], best, atol=TOLERANCE)
+    )
+
+
+def check_legal(found: Recommendations, problem: Problem, truths: list[dict[int, float]]) -> None:
+    """Every list holds wanted items once, sorted, each with its own score; missing places are marked."""
+    for rows, scores, truth in zip(found.rows, found.scores, truths, strict=True):
+        listed = rows[rows >= 0].tolist()
+        assert rows.tolist() == listed + [-1] * (problem.request.k - len(listed))
+        assert len(set(listed)) == len(listed)
+        assert set(listed) <= set(truth)
+        assert np.allclose(scores[: len(listed)], [truth[row] for row in listed], atol=TOLERANCE)
+        assert (scores[len(listed) :] == -np.inf).all()
+        assert (np.diff(scores[: len(listed)]) <= 0).all()
+        for (a, b), (score_a, score_b) in zip(
+            zip(listed, listed[1:], strict=False), zip(scores, scores[1:], strict=False), strict=False
+        ):
+            if (problem.codes[a] == problem.codes[b]).all():
+                assert a < b
+                assert score_a == score_b
+
+
+@given(problems)
+@settings(max_examples=1000, deadline=None, derandomize=True)
+def test_the_certificate_is_never_wrong_and_exact_search_is_exact(problem):
+    truths = [item_scores(problem, user) for user in range(len(problem.histories))]
+    found, exact = search(problem), search(problem, exact=True)
+    check_legal(found, problem, truths)
+    check_legal(exact, problem, truths)
+    assert exact.exact.all()
+    for user, truth in enumerate(truths):
+        if found.exact[user]:
+            assert is_top_k(found.rows[user], found.scores[user], truth)
+            assert (exact.rows[user] == found.rows[user]).all()
+        assert is_top_k(exact.rows[user], exact.scores[user], truth)
+
+
+@given(problems)
+@settings(max_examples=200, deadline=None, derandomize=True)
+def test_all_beams_equal_exhaustive_ranking(problem):
+    problem.config = problem.config.model_copy(update={"beams": len(problem.codes)})
+    truths = [item_scores(problem, user) for user in range(len(problem.histories))]
+    found = search(problem)
+    scored = exhaustive_ranking(problem.scorer, problem.trie, problem.histories, problem.request, problem.config, RUN)
+    assert found.exact.all()
+    assert scored.exact.all()
+    check_legal(scored, problem, truths)
+    assert all(is_top_k(*lists) for lists in zip(scored.rows, scored.scores, truths, strict=True))
+    if problem.config.normalize == "children":  # sums over children are rounded differently
+        assert np.allclose(found.scores, scored.scores, atol=TOLERANCE)
+    else:
+        assert (found.rows == scored.rows).all()
+        assert (found.scores == scored.scores).all()
+
+
+def test_the_certificate_is_given_and_withheld():
+    """The property above would hold of a search that never certifies, or of one that always could."""
+    counts = Counter()
+    for seed in range(150):
+        problem = random_problem(seed, "level", beams=2)
+        problem.request = Request(k=1)
+        found = search(problem)
+        for user in range(len(problem.histories)):
+            truth = item_scores(problem, user)
+            counts[bool(found.exact[user]), is_top_k(found.rows[user], found.scores[user], truth)] += 1
+    assert counts[True, False] == 0
+    assert counts[True, True] > 50
+    assert counts[False, False] > 5
+
+
+@given(problems, st.integers(0, 2**32), st.integers(1, 5), st.booleans())
+@settings(max_examples=100, deadline=None, derandomize=True)
+def test_order_and_batch_of_users_do_not_matter(problem, seed, users_per_batch, exact):
+    found = search(problem, exact=exact)
+    order = np.random.default_rng(seed).permutation(len(problem.histories))
+    problem.histories = problem.histories.take(order)
+    problem.config = problem.config.model_copy(update={"users_per_batch": users_per_batch})
+    again = search(problem, exact=exact)
+    assert (again.rows == found.rows[order]).all()
+    assert (again.scores == found.scores[order]).all()
+    assert (again.exact == found.exact[order]).all()
+
+
+def large_problem(**request: object) -> Problem:
+    draw = np.random.default_rng(3)
+    codes = draw.integers(8, size=(700, 3)).astype(np.int32)
+    histories = Histories.of(draw.integers(700, size=length) for length in (0, 30, 5, 5, 80))
+    scorer = TableScorer((8, 8, 8), has_end=True)
+    return Problem(codes, scorer, histories, Request(**{"k": 10, **request}), BeamConfig(beams=10, users_per_batch=2))
+
+
+@pytest.mark.parametrize("normalize", ["level", "children"])
+def test_exact_search_falls_back_on_scoring_everything_in_chunks(monkeypatch, normalize):
+    monkeypatch.setattr(beam, "WIDEST", 10)
+    monkeypatch.setattr(exhaustive, "CHUNK_LEAVES", 37)
+    calls = []
+    whole = beam.rank_all
+    monkeypatch.setattr(beam, "rank_all", lambda *args: calls.append(1) or whole(*args))
+    problem = large_problem()
+    problem.config = problem.config.model_copy(update={"normalize": normalize})
+    plain, found = search(problem), search(problem, exact=True)
+    assert len(calls) == (~plain.exact).sum() > 0
+    assert found.exact.all()
+    for user in range(len(problem.histories)):
+        assert is_top_k(found.rows[user], found.scores[user], item_scores(problem, user))
+
+
+def test_exact_search_reads_each_prompt_once_and_widens_only_who_needs_it():
+    class Counting(TableScorer):
+        def start(self, histories: Histories) -> "CountingState":
+            started.append(len(histories))
+            return CountingState(super().start(histories).users_U)
+
+    class CountingState(TableState):
+        def select(self, users: torch.Tensor) -> "CountingState":
+            selected.append(len(users))
+            return CountingState(self.users_U[users])
+
+    started, selected = [], []
+    problem = large_problem()
+    problem.scorer = Counting((8, 8, 8), sharpness=1.4)
+    lacking = (~search(problem).exact).sum()
+    started.clear()
+    assert search(problem, exact=True).exact.all()
+    assert sum(started) == len(problem.histories)
+    assert 0 < lacking < len(problem.histories)
+    assert sum(selected) >= lacking
+    assert max(selected) <= lacking
+
+
+def test_excluded_items_never_hold_a_beam():
+    # All but one item of the best branch are seen; one beam must still find the best unseen item.
+    problem = large_problem(k=1)
+    problem.config = BeamConfig(beams=1)
+    best = search(problem).rows[0, 0]
+    problem.histories = Histories.of([np.setdiff1d(np.arange(700), [best])])
+    found = search(problem)
+    assert found.rows.tolist() == [[best]]
+    assert found.exact.all()
+
+
+def test_who_has_seen_everything_gets_an_empty_list():
+    problem = large_problem(k=3)
+    problem.histories = Histories.of([np.arange(700), [1]])
+    found = search(problem)
+    assert found.rows[0].tolist() == [-1, -1, -1]
+    assert (found.scores[0] == -np.inf).all()
+    assert found.exact[0]
+    assert (found.rows[1] >= 0).all()
+
+
+def test_seen_items_may_be_recommended_when_asked():
+    problem = large_problem(k=700, exclude_seen=False)
+    assert sorted(search(problem).rows[4].tolist()) == list(range(700))
+
+
+def test_fewer_items_than_asked():
+    problem = large_problem(k=5, allowed=np.isin(np.arange(700), [10, 20, 30]))
+    problem.histories = Histories.of([[10], []])
+    found = search(problem)
+    assert set(found.rows[0].tolist()) == {20, 30, -1}
+    assert found.rows[0].tolist()[2:] == [-1, -1, -1]
+    assert set(found.rows[1].tolist()[:3]) == {10, 20, 30}
+    assert found.exact.all()
+
+
+def test_items_with_equal_codes_are_all_listed_in_row_order():
+    codes = np.array([[1, 1], [0, 0], [1, 1], [1, 1], [0, 1]], np.int32)
+    scorer = TableScorer((2, 2))
+    found = beam_search(
+        scorer, ItemTrie.build(codes, (2, 2)), Histories.of([[2]]), Request(k=4), BeamConfig(beams=8), RUN
+    )
+    assert sorted(found.rows[0].tolist()) == [0, 1, 3, 4]
+    place = found.rows[0].tolist().index(0)
+    assert found.rows[0, place + 1] == 3
+    assert found.scores[0, place + 1] == found.scores[0, place]
+
+
+def test_equal_scores_go_to_the_lower_codes():
+    codes = np.array([[1, 1], [0, 1], [1, 0], [0, 0]], np.int32)
+    scorer = TableScorer((2, 2), sharpness=0.0)
+    found = beam_search(scorer, ItemTrie.build(codes, (2, 2)), Histories.of([[]]), Request(k=4), BeamConfig(), RUN)
+    assert found.rows.tolist() == [[3, 1, 2, 0]]
+
+
+def test_no_users():
+    problem = large_problem()
+    problem.histories = Histories.of([])
+    for found in (
+        search(problem),
+        exhaustive_ranking(problem.scorer, problem.trie, problem.histories, problem.request, problem.config, RUN),
+    ):
+        assert found.rows.shape == found.scores.shape == (0, 10)
+        assert found.exact.shape == (0,)
+
+
+def test_progress_counts_users():
+    class Counter:
+        def __init__(self) -> None:
+            self.total, self.done = 0.0, 0.0
+
+        def __call__(self, task, total):
+            self.total = total
+            return self
+
+        def __enter__(self):
+            return self.advance
+
+        def __exit__(self, *exc):
+            return None
+
+        def advance(self, steps=1, note=""):
+            self.done += steps
+
+    counter, problem = Counter(), large_problem()
+    beam_search(
+        problem.scorer, problem.trie, problem.histories, problem.request, problem.config, RunSettings(progress=counter)
+    )
+    assert counter.total == counter.done == 5
+
+
+@pytest.mark.parametrize("rank", [beam_search, exhaustive_ranking])
+def test_bad_input_is_refused(rank):
+    class Broken(TableScorer):
+        def step(self, state, level, parents_UW, codes_UW):
+            logp = super().step(state, level, parents_UW, codes_UW)
+            return logp * torch.nan if level == 2 else logp
+
+    problem = large_problem()
+    rest = (problem.request, problem.config, RUN)
+    with pytest.raises(DataError, match=r"levels \(8, 8\), the trie \(8, 8, 8\)"):
+        rank(TableScorer((8, 8)), problem.trie, problem.histories, *rest)
+    with pytest.raises(DataError, match="names row 700"):
+        rank(problem.scorer, problem.trie, Histories.of([[700]]), *rest)
+    with pytest.raises(DataError, match="not numbers"):
+        rank(Broken((8, 8, 8)), problem.trie, problem.histories, *rest)
+    half = np.arange(700) < 350
+    with pytest.raises(ConstraintError, match="no item that can be recommended"):
+        rank(problem.scorer, problem.trie.restrict(half), problem.histories, Request(allowed=~half), *rest[1:])
