@@ -141,7 +141,10 @@ class Recommender(Part, ABC):
 
     def save(self, directory: Path) -> None:
         """Write all of the recommender's files into a directory (inside `artifact.create`)."""
-        self.save_weights(directory)
+        from sidrec.training.isolation import silent_transformers
+
+        with silent_transformers():
+            self.save_weights(directory)
         self.catalog.save(directory)
         if self.semantic_ids is not None:
             self.semantic_ids.save(directory, self.catalog)
@@ -161,6 +164,8 @@ class Recommender(Part, ABC):
     @classmethod
     def from_directory(cls, directory: Path) -> Self:
         """Rebuild a recommender from the files of `save`, without the artefact's checks."""
+        from sidrec.training.isolation import silent_transformers
+
         fields = json.loads((directory / FILE).read_text(encoding="utf-8"))
         found: Any = load_class("recommender", fields["kind"])
         if not issubclass(found, cls):
@@ -170,7 +175,8 @@ class Recommender(Part, ABC):
         if found.needs_semantic_ids:
             recommender.semantic_ids = SemanticIds.load(directory)
             recommender.semantic_ids.check_fits(recommender.catalog)
-        recommender.load_weights(directory)
+        with silent_transformers():
+            recommender.load_weights(directory)
         return recommender
 
     def require_ids(self, semantic_ids: SemanticIds | None, catalog: Catalog) -> SemanticIds:

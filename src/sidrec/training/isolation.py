@@ -7,18 +7,18 @@ determinism of kernels: on CPU they are deterministic already.
 import logging
 import os
 import random
-from collections.abc import Iterator
+from collections.abc import Generator
 from contextlib import contextmanager
 
 import numpy as np
 import torch
 from transformers.utils import logging as transformers_logging
 
-__all__ = ["isolated_process", "isolated_rng"]
+__all__ = ["isolated_process", "isolated_rng", "silent_transformers"]
 
 
 @contextmanager
-def isolated_rng(seed: int | None = None) -> Iterator[None]:
+def isolated_rng(seed: int | None = None) -> Generator[None]:
     """Run a block with its own random state and put the caller's back afterwards.
 
     Args:
@@ -36,7 +36,7 @@ def isolated_rng(seed: int | None = None) -> Iterator[None]:
         try:
             if seed is not None:
                 random.seed(seed)
-                np.random.seed(seed % 2**32)  # noqa: NPY002 - the borrowed loop draws from this state
+                np.random.seed(seed % 2**32)  # the borrowed loop draws from this state
                 torch.manual_seed(seed)
             yield
         finally:
@@ -45,19 +45,31 @@ def isolated_rng(seed: int | None = None) -> Iterator[None]:
 
 
 @contextmanager
-def isolated_process(seed: int) -> Iterator[None]:
+def isolated_process(seed: int) -> Generator[None]:
     """`isolated_rng`, and the environment and the borrowed libraries' log levels put back too."""
-    environment, level = dict(os.environ), transformers_logging.get_verbosity()
-    accelerate = logging.getLogger("accelerate")
-    accelerate_level = accelerate.level
-    with isolated_rng(seed):
+    environment = dict(os.environ)
+    with isolated_rng(seed), silent_transformers():
         try:
-            transformers_logging.set_verbosity_error()
-            accelerate.setLevel(logging.ERROR)
             yield
         finally:
-            transformers_logging.set_verbosity(level)
-            accelerate.setLevel(accelerate_level)
             for name in set(os.environ) - set(environment):
                 del os.environ[name]
             os.environ.update({name: text for name, text in environment.items() if os.environ.get(name) != text})
+
+
+@contextmanager
+def silent_transformers() -> Generator[None]:
+    """No progress bars and nothing below an error from the borrowed libraries while the block runs."""
+    level, has_bars = transformers_logging.get_verbosity(), transformers_logging.is_progress_bar_enabled()
+    accelerate = logging.getLogger("accelerate")
+    accelerate_level = accelerate.level
+    try:
+        transformers_logging.set_verbosity_error()
+        transformers_logging.disable_progress_bar()
+        accelerate.setLevel(logging.ERROR)
+        yield
+    finally:
+        transformers_logging.set_verbosity(level)
+        if has_bars:
+            transformers_logging.enable_progress_bar()
+        accelerate.setLevel(accelerate_level)

@@ -1,0 +1,106 @@
+"""Popularity: everybody gets the items with the most training events. The floor of every comparison."""
+
+import time
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from transformers import PreTrainedConfig, PreTrainedModel
+
+from sidrec.config import RunSettings
+from sidrec.data.dataset import Dataset
+from sidrec.data.sequences import Histories
+from sidrec.decoding.recommendations import Recommendations, Request
+from sidrec.recommenders.base import Recommender, RecommenderConfig, Validate
+from sidrec.recommenders.scored import rank_scores, training_events
+from sidrec.tokenizers.semantic_ids import SemanticIds
+from sidrec.training.config import TrainingConfig, TrainReport
+
+__all__ = ["Popularity", "PopularityModel", "PopularityModelConfig"]
+
+
+class PopularityModelConfig(PreTrainedConfig):
+    """Size of a table of counts."""
+
+    model_type = "sidrec-popularity"
+    num_items: int = 1
+
+
+class PopularityModel(PreTrainedModel):
+    """A table of counts, kept as `transformers` keeps weights."""
+
+    config_class = PopularityModelConfig
+
+    def __init__(self, config: PopularityModelConfig) -> None:
+        super().__init__(config)
+        # `transformers` wants a floating parameter; float32 counts exactly up to 16 million.
+        self.counts = nn.Parameter(torch.zeros(config.num_items), requires_grad=False)
+        self.post_init()
+
+    def forward(self, num_users: int) -> Tensor:
+        """float32[B, N], the counts once for each of `num_users` users."""
+        return self.counts.detach().repeat(num_users, 1)
+
+
+class Popularity(Recommender):
+    """Ranks items by their number of training events (histories and targets, nothing held out)."""
+
+    class Config(RecommenderConfig):
+        """Nothing to choose."""
+
+        kind: Literal["popularity"] = "popularity"
+
+    model: PopularityModel
+
+    def fit(
+        self,
+        dataset: Dataset,
+        training: TrainingConfig,
+        run: RunSettings,
+        *,
+        semantic_ids: SemanticIds | None = None,
+        validate: Validate | None = None,
+    ) -> TrainReport:
+        """Count. Nothing is chosen by validation and the training settings are not used."""
+        started = time.perf_counter()
+        self.catalog, self.semantic_ids = dataset.catalog, semantic_ids
+        counts = np.bincount(training_events(dataset).rows, minlength=len(dataset.catalog))
+        self.model = PopularityModel(PopularityModelConfig(num_items=len(counts))).eval()
+        self.model.counts.copy_(torch.from_numpy(counts))
+        return counted_report(len(dataset.split.train), time.perf_counter() - started)
+
+    def rank(self, histories: Histories, request: Request, run: RunSettings) -> Recommendations:
+        """The most popular items that each user may get."""
+
+        def score(batch: Histories) -> Tensor:
+            return self.model(len(batch))
+
+        return rank_scores(score, len(self.catalog), histories, request, run)
+
+    def save_weights(self, directory: Path) -> None:
+        """Write the counts as a Hugging Face directory."""
+        self.model.save_pretrained(directory)
+
+    def load_weights(self, directory: Path) -> None:
+        """Read the counts."""
+        self.model = PopularityModel.from_pretrained(directory)
+
+    @property
+    def num_parameters(self) -> int:
+        """One count an item."""
+        return self.model.counts.numel()
+
+
+def counted_report(num_examples: int, seconds: float) -> TrainReport:
+    """The report of a recommender that counts instead of taking gradient steps."""
+    return TrainReport(
+        steps=0,
+        seconds=seconds,
+        examples_per_second=num_examples / max(seconds, 1e-9),
+        padding_share=0.0,
+        best_metric=None,
+        best_step=0,
+        losses=(),
+    )

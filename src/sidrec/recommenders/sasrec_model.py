@@ -1,0 +1,168 @@
+"""The network of SASRec and the windows it is trained on. Leaves out ranking, files and settings of a run.
+
+SASRec: Kang and McAuley, 2018, arXiv:1808.09781; with the full softmax of Klenitskiy and Vasilev, 2023,
+arXiv:2309.07602, instead of sampled negatives.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+from transformers import PreTrainedConfig, PreTrainedModel
+from transformers.modeling_outputs import ModelOutput
+
+from sidrec.data.dataset import Dataset
+from sidrec.training.objectives import IGNORE, full_softmax
+from sidrec.types import IntArray
+
+__all__ = ["SASRecModel", "SASRecModelConfig", "Windows"]
+
+
+class SASRecModelConfig(PreTrainedConfig):
+    """Sizes of the network."""
+
+    model_type = "sidrec-sasrec"
+    num_items: int = 1
+    hidden_size: int = 64
+    num_layers: int = 2
+    num_heads: int = 2
+    dropout: float = 0.2
+    max_history: int = 50
+
+
+@dataclass
+class SASRecOutput(ModelOutput):
+    """Loss, where labels were given, and the last layer's states float[B, T, D]."""
+
+    loss: Tensor | None = None
+    hidden: Tensor | None = None
+
+
+class Block(nn.Module):
+    """Causal self-attention and a feed-forward layer, each on normalised input and added to it."""
+
+    def __init__(self, config: SASRecModelConfig) -> None:
+        super().__init__()
+        width = config.hidden_size
+        self.num_heads, self.rate = config.num_heads, config.dropout
+        self.attention_norm, self.feed_norm = nn.LayerNorm(width), nn.LayerNorm(width)
+        self.query_key_value, self.output = nn.Linear(width, 3 * width), nn.Linear(width, width)
+        self.up, self.down = nn.Linear(width, 4 * width), nn.Linear(4 * width, width)
+        self.dropout = nn.Dropout(config.dropout)
+
+    def forward(self, states_BTD: Tensor) -> Tensor:
+        """The states after this layer, float[B, T, D]."""
+        size, length, width = states_BTD.shape
+        mixed = self.query_key_value(self.attention_norm(states_BTD))
+        parts = mixed.view(size, length, 3, self.num_heads, width // self.num_heads).permute(2, 0, 3, 1, 4)
+        rate = self.rate if self.training else 0.0
+        seen = F.scaled_dot_product_attention(*parts.unbind(0), dropout_p=rate, is_causal=True)
+        states = states_BTD + self.dropout(self.output(seen.transpose(1, 2).reshape(size, length, width)))
+        fed = self.down(F.gelu(self.up(self.feed_norm(states))))
+        return states + self.dropout(fed)
+
+
+class SASRecModel(PreTrainedModel):
+    """A causal transformer over item rows; the item table is both input and output.
+
+    Sequences start at position 0 and are filled up on the right, where no earlier position can see, so no
+    attention mask is needed. The buffer `popularity` float[N] answers for an empty history.
+    """
+
+    config_class = SASRecModelConfig
+    popularity: Tensor
+
+    def __init__(self, config: SASRecModelConfig) -> None:
+        super().__init__(config)
+        self.items = nn.Embedding(config.num_items, config.hidden_size)
+        self.positions = nn.Embedding(config.max_history, config.hidden_size)
+        self.blocks = nn.ModuleList(Block(config) for _ in range(config.num_layers))
+        self.norm = nn.LayerNorm(config.hidden_size)
+        self.dropout = nn.Dropout(config.dropout)
+        self.register_buffer("popularity", torch.zeros(config.num_items))
+        self.post_init()
+
+    def _init_weights(self, module: nn.Module) -> None:
+        if isinstance(module, nn.Linear | nn.Embedding):
+            nn.init.normal_(module.weight, std=0.02)
+        if isinstance(module, nn.Linear):
+            nn.init.zeros_(module.bias)
+
+    def forward(
+        self, input_ids: Tensor, attention_mask: Tensor | None = None, labels: Tensor | None = None
+    ) -> SASRecOutput:
+        """States of all positions and, with labels, the mean cross-entropy over all items.
+
+        Args:
+            input_ids: int64[B, T] item rows, any row where the history has ended.
+            attention_mask: accepted because batches carry it; causality makes it needless.
+            labels: int64[B, T] the item after each position, -100 where it is no training target.
+        """
+        places = torch.arange(input_ids.shape[1], device=input_ids.device)
+        states = self.items(input_ids) * self.config.hidden_size**0.5 + self.positions(places)
+        states = self.dropout(states)
+        for block in self.blocks:
+            states = block(states)
+        states = self.norm(states)
+        loss = None if labels is None else full_softmax(states, self.items.weight, labels)
+        return SASRecOutput(loss=loss, hidden=states)
+
+    def scores(self, input_ids: Tensor, lengths_B: Tensor) -> Tensor:
+        """float32[B, N]: logits of the next item after histories of the given lengths (0 allowed)."""
+        if input_ids.shape[1] == 0:
+            return self.popularity.repeat(len(input_ids), 1)
+        hidden: Tensor = self(input_ids).hidden
+        last = hidden[torch.arange(len(hidden), device=hidden.device), (lengths_B - 1).clamp(min=0)]
+        logits = (last @ self.items.weight.T).float()
+        return torch.where(lengths_B[:, None] > 0, logits, self.popularity)
+
+
+class Windows:
+    """Training examples: stretches of the sequences in which every training target stands exactly once.
+
+    A sequence of up to `max_history` inputs is one window. A longer one is cut into windows of
+    `max_history` inputs that overlap by half; each window learns the targets that the one before had
+    not, so a target sees between a half and the whole of `max_history`.
+
+    Args:
+        dataset: whose training pairs are the only targets.
+        max_history: inputs in a window at most.
+    """
+
+    def __init__(self, dataset: Dataset, max_history: int) -> None:
+        sequences, train = dataset.sequences, dataset.split.train
+        self.rows = sequences.rows
+        self.is_target = np.zeros(len(self.rows) + 1, dtype=np.bool_)
+        self.is_target[sequences.offsets[train.users] + train.cuts] = True
+        last = np.zeros(len(sequences), dtype=np.int64)
+        np.maximum.at(last, train.users, train.cuts)
+        stride = max(1, max_history // 2)
+        num = np.where(last > 0, 1 + np.maximum(0, -(-(last - max_history) // stride)), 0)
+        line = np.repeat(np.arange(len(last)), num)
+        nth = np.arange(len(line)) - np.repeat(np.cumsum(num) - num, num)
+        end = np.minimum(max_history + nth * stride, last[line])
+        start = np.maximum(end - max_history, 0)
+        fresh = np.where(nth > 0, max_history + (nth - 1) * stride, 0)
+        known = np.concatenate([[0], np.cumsum(self.is_target)])
+        base = sequences.offsets[:-1][line]
+        kept = known[base + end + 1] > known[base + fresh + 1]
+        self.starts, self.lengths, self.fresh = (base + start)[kept], (end - start)[kept], (fresh - start)[kept]
+
+    def __len__(self) -> int:
+        return len(self.starts)
+
+    def collate(self, positions: IntArray) -> dict[str, Tensor]:
+        """Inputs, labels and mask of some windows, filled up on the right."""
+        lengths = self.lengths[positions][:, None]
+        place = np.arange(lengths.max())
+        present = place < lengths
+        index = np.where(present, self.starts[positions][:, None] + place, 0)
+        learnt = present & (place >= self.fresh[positions][:, None]) & self.is_target[index + 1]
+        following = self.rows[np.minimum(index + 1, len(self.rows) - 1)]
+        return {
+            "input_ids": torch.from_numpy(np.where(present, self.rows[index], 0).astype(np.int64)),
+            "attention_mask": torch.from_numpy(present),
+            "labels": torch.from_numpy(np.where(learnt, following, IGNORE).astype(np.int64)),
+        }

@@ -1,0 +1,112 @@
+"""Lists from scores of every item, and the events that training may see: shared by the plain recommenders.
+
+Leaves out where scores come from. Scores of all users at once (U × N) are never held in memory.
+"""
+
+from collections.abc import Callable
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from sidrec.config import RunSettings
+from sidrec.data.dataset import Dataset
+from sidrec.data.sequences import Histories
+from sidrec.decoding.recommendations import Recommendations, Request
+from sidrec.types import IntArray
+
+__all__ = ["rank_scores", "training_events"]
+
+SCORES_AT_ONCE = 2**23
+"""Scores held at once (32 MiB of float32), which sets how many users are ranked together."""
+USERS_AT_ONCE = 512
+
+
+def rank_scores(
+    score: Callable[[Histories], Tensor], num_items: int, histories: Histories, request: Request, run: RunSettings
+) -> Recommendations:
+    """The k best items of every user, by scores of all items; equal scores stand in row order.
+
+    Users are scored in batches of similar history length. Every list is exact: nothing was pruned.
+
+    Args:
+        score: gives float32[B, N], finite, for a batch of histories; may be changed in place.
+        num_items: N.
+        histories: whole histories; all their items count as seen.
+        request: k, exclusions.
+        run: whose progress is told.
+    """
+    k = min(request.k, num_items)
+    rows = np.full((len(histories), request.k), -1, dtype=np.int32)
+    scores = np.full((len(histories), request.k), -np.inf, dtype=np.float32)
+    order = np.argsort(histories.lengths, kind="stable")
+    size = max(1, min(USERS_AT_ONCE, SCORES_AT_ONCE // num_items))
+    with run.progress("rank users", len(order)) as advance:
+        for start in range(0, len(order), size):
+            users = order[start : start + size]
+            batch = histories.take(users)
+            best_scores, best_rows = _best(_masked(score(batch), batch, request), k)
+            scores[users, :k] = best_scores.cpu().numpy()
+            rows[users, :k] = np.where(np.isneginf(scores[users, :k]), -1, best_rows.cpu().numpy())
+            advance(len(users))
+    return Recommendations(rows, scores, np.ones(len(histories), dtype=np.bool_))
+
+
+def _masked(scores_BN: Tensor, histories: Histories, request: Request) -> Tensor:
+    """Scores with -inf for what may not be recommended."""
+    if request.exclude_seen and len(histories.rows):
+        users = np.repeat(np.arange(len(histories)), histories.lengths)
+        index = torch.from_numpy(np.stack([users, histories.rows.astype(np.int64)])).to(scores_BN.device)
+        scores_BN[index[0], index[1]] = -torch.inf
+    if request.allowed is not None:
+        scores_BN[:, torch.from_numpy(~request.allowed).to(scores_BN.device)] = -torch.inf
+    return scores_BN
+
+
+def _best(scores_BN: Tensor, k: int) -> tuple[Tensor, Tensor]:
+    """The k best scores and their rows, ties in row order.
+
+    `topk` leaves open which of equal items it takes. It decides only at the k-th place, so users with a
+    tie there (few, except for counts) get a stable sort of all items; the others one of their k.
+    """
+    top, rows = scores_BN.topk(k, dim=1)
+    tied = (scores_BN >= top[:, -1:]).sum(dim=1) > k
+    by_row = rows.argsort(dim=1)
+    top, rows = top.gather(1, by_row), rows.gather(1, by_row)
+    by_score = top.argsort(dim=1, descending=True, stable=True)
+    top, rows = top.gather(1, by_score), rows.gather(1, by_score)
+    if tied.any():
+        full = scores_BN[tied].sort(dim=1, descending=True, stable=True)
+        top[tied], rows[tied] = full.values[:, :k], full.indices[:, :k]
+    return top, rows
+
+
+def training_events(dataset: Dataset) -> Histories:
+    """The events that training may see, once each: one history for each user with a training example.
+
+    These are a user's items up to and including the last training target. Where a "given" split has
+    several lines of one user, whose histories overlap, later lines add their targets only.
+    """
+    sequences, examples = dataset.sequences, dataset.split.train
+    last = np.full(len(sequences), -1, dtype=np.int64)
+    np.maximum.at(last, examples.users, examples.cuts)
+    lines = np.flatnonzero(last >= 0)
+    names, first, owner = np.unique(np.asarray(sequences.users)[lines], return_index=True, return_inverse=True)
+    is_event = np.zeros(len(sequences.rows), dtype=np.bool_)
+    is_event[sequences.offsets[examples.users] + examples.cuts] = True
+    whole = lines[first]
+    is_event |= _ranges(sequences.offsets[whole], sequences.offsets[whole] + last[whole] + 1, len(is_event))
+    user = np.full(len(sequences), -1, dtype=np.int64)
+    user[lines] = owner
+    users = np.repeat(user, sequences.lengths)[is_event]
+    order = np.argsort(users, kind="stable")
+    offsets = np.concatenate([[0], np.cumsum(np.bincount(users, minlength=len(names)))]).astype(np.int64)
+    return Histories(sequences.rows[is_event][order].astype(np.int32), offsets)
+
+
+def _ranges(starts: IntArray, ends: IntArray, length: int) -> np.ndarray:
+    """bool[length], true inside any of the disjoint ranges."""
+    steps = np.zeros(length + 1, dtype=np.int64)
+    np.add.at(steps, starts, 1)
+    np.add.at(steps, ends, -1)
+    return np.cumsum(steps[:-1]) > 0

@@ -1,0 +1,45 @@
+"""One row a recommender: tiny settings with which it is held against the recommender contract.
+
+A new method adds its row here and is tested like all the others.
+"""
+
+from dataclasses import dataclass, field
+from typing import Any
+
+from sidrec.training.config import OptimizerConfig, TrainingConfig
+
+QUICK = TrainingConfig(max_epochs=2, batch_size=32)
+"""Enough to have a state worth comparing."""
+
+
+@dataclass(frozen=True)
+class Case:
+    """A recommender with a tiny configuration.
+
+    Attributes:
+        kind: its name in the registry.
+        fields: of its configuration.
+        quick: training for the contract, which asks for no quality.
+        learns: training with which it reaches hit@1 = 1 on the cycle, or None where it cannot.
+        why_not: why it cannot.
+    """
+
+    kind: str
+    fields: dict[str, Any] = field(default_factory=dict)
+    quick: TrainingConfig = QUICK
+    learns: TrainingConfig | None = None
+    why_not: str = ""
+
+
+CASES = [
+    Case(
+        "popularity",
+        why_not="all items of the cycle are equally popular, and it does not read the history's order",
+    ),
+    Case("item-knn", learns=QUICK),
+    Case(
+        "sasrec",
+        fields={"hidden_size": 32, "num_layers": 1, "dropout": 0.0, "max_history": 8},
+        learns=TrainingConfig(max_epochs=40, batch_size=32, optimizer=OptimizerConfig(lr=5e-3)),
+    ),
+]
