@@ -6,7 +6,7 @@ Plain and gzip'd files look the same to a reader. What the columns mean is each 
 import gzip
 import json
 import zlib
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Generator, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TextIO
@@ -19,35 +19,43 @@ __all__ = ["existing", "find_one", "json_lines", "open_text", "parse_json_object
 
 
 @contextmanager
-def reading(path: Path | str) -> Iterator[None]:
+def reading(path: Path | str) -> Generator[None]:
     """Turn what can go wrong in reading a file into a `DataError` that names it.
 
     Raises:
         DataError: missing, unreadable, empty, truncated, not UTF-8, or not a table.
     """
-    where = str(path)
     try:
         yield
-    except (FileNotFoundError, IsADirectoryError) as error:
-        raise DataError("there is no such file", where=where, next="check the path") from error
-    except (EOFError, gzip.BadGzipFile, zlib.error) as error:
-        raise _damaged(where, error) from error
-    except PermissionError as error:
-        raise DataError("the file cannot be read", where=where, next="check its permissions") from error
-    except OSError as error:
-        # polars reports a damaged gzip stream as an OSError without a number.
-        if error.errno is None:
-            raise _damaged(where, error) from error
-        raise
+    except (EOFError, zlib.error, OSError) as error:
+        problem = _file_problem(error, str(path))
+        if problem is None:
+            raise
+        raise problem from error
     except UnicodeDecodeError as error:
-        raise DataError(
-            f"byte {error.start} is not UTF-8 text", where=where, next="convert the file to UTF-8"
-        ) from error
+        what = f"byte {error.start} is not UTF-8 text"
+        raise DataError(what, where=str(path), next="convert the file to UTF-8") from error
     except pl.exceptions.NoDataError as error:
-        raise _empty(where) from error
+        raise _empty(str(path)) from error
     except pl.exceptions.PolarsError as error:
-        problem = str(error).strip().splitlines()[0]
-        raise DataError(f"the table cannot be read: {problem}", where=where, expected="one row a line") from error
+        # polars does not say which line of JSON is broken; the slow parser does.
+        if Path(str(path).removesuffix(".gz")).suffix in (".json", ".jsonl", ".ndjson"):
+            for _ in json_lines(Path(path)):
+                pass
+        what = f"the table cannot be read: {str(error).strip().splitlines()[0]}"
+        raise DataError(what, where=str(path), expected="one row a line") from error
+
+
+def _file_problem(error: Exception, where: str) -> DataError | None:
+    """The message for a file that cannot be opened or read to its end; None for other trouble of the machine."""
+    if isinstance(error, FileNotFoundError | IsADirectoryError):
+        return DataError("there is no such file", where=where, next="check the path")
+    if isinstance(error, PermissionError):
+        return DataError("the file cannot be read", where=where, next="check its permissions")
+    # polars reports a damaged gzip stream as an OSError without a number.
+    if isinstance(error, EOFError | gzip.BadGzipFile | zlib.error) or getattr(error, "errno", None) is None:
+        return _damaged(where, error)
+    return None
 
 
 def _damaged(where: str, error: Exception) -> DataError:
@@ -64,7 +72,7 @@ def _empty(where: str) -> DataError:
 
 
 @contextmanager
-def open_text(path: Path, encoding: str = "utf-8") -> Iterator[TextIO]:
+def open_text(path: Path, encoding: str = "utf-8") -> Generator[TextIO]:
     """A text file, gzip'd or not; failures while it is open become `DataError`."""
     with reading(path):
         if path.suffix == ".gz":
@@ -121,13 +129,11 @@ def json_lines(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
             try:
                 value = json.loads(line)
             except json.JSONDecodeError as error:
-                raise DataError(
-                    f"not valid JSON: {error.msg}", where=f"{path}, line {line_number}, column {error.colno}"
-                ) from error
+                where = f"{path}, line {line_number}, column {error.colno}"
+                raise DataError(f"not valid JSON: {error.msg}", where=where, expected="one object a line") from error
             if not isinstance(value, dict):
-                raise DataError(
-                    f"a {type(value).__name__} stands where an object belongs", where=f"{path}, line {line_number}"
-                )
+                where = f"{path}, line {line_number}"
+                raise DataError(f"the line holds a {type(value).__name__}", where=where, expected="one object a line")
             yield line_number, value
     if not number:
         raise _empty(str(path))

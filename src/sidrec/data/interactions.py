@@ -171,7 +171,7 @@ def _numbers(column: pl.Series, raw: RawData) -> pl.Series:
     """
     if column.dtype.is_temporal():
         return column.cast(pl.Datetime("ms")).to_physical().alias(column.name)
-    if not column.dtype.is_numeric() and column.dtype not in (pl.String, pl.Null):
+    if not (column.dtype.is_numeric() or column.dtype == pl.String or column.dtype == pl.Null):
         raise DataError(
             f"the column '{column.name}' holds {column.dtype}", where=raw.source, expected="numbers or dates"
         )

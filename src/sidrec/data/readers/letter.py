@@ -50,8 +50,13 @@ class LetterReader(Reader):
         seen = interactions[Columns.ITEM].unique(maintain_order=True)
         items = read_items(item_file) if item_file else None
         known = seen if items is None else pl.concat([seen, items[Columns.ITEM]]).unique(maintain_order=True)
+        order = dense_order(known.to_list())
         codes = self._codes(index_file, known, seen) if index_file else None
-        return RawData(str(inter), interactions.lazy(), items, codes, item_order=dense_order(known.to_list()))
+        if codes is not None and self.config.index_mismatch == "drop":
+            coded = set(codes[Columns.ITEM])
+            order = order and [item for item in order if item in coded]
+            items = items if items is None else items.filter(pl.col(Columns.ITEM).is_in(codes[Columns.ITEM].implode()))
+        return RawData(str(inter), interactions.lazy(), items, codes, item_order=order)
 
     def _files(self, path: Path) -> tuple[Path, Path | None, Path | None]:
         inter = find_one(path, ["*.inter.json"], "interactions file")

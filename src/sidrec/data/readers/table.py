@@ -10,7 +10,7 @@ import polars as pl
 
 from sidrec.config import Config
 from sidrec.data.columns import Columns
-from sidrec.data.files import find_one, json_lines, reading, require
+from sidrec.data.files import find_one, reading, require
 from sidrec.data.raw import RawData, Reader
 from sidrec.errors import DataError
 
@@ -75,13 +75,7 @@ class TableReader(Reader):
             if ending == ".parquet":
                 return pl.scan_parquet(path)
             if ending in JSON_ENDINGS:
-                # polars does not say which line is broken; the slow parser is asked when it stumbles.
-                try:
-                    return pl.scan_ndjson(path, infer_schema_length=10_000)
-                except pl.exceptions.PolarsError:
-                    for _ in json_lines(path):
-                        pass
-                    raise
+                return pl.scan_ndjson(path, infer_schema_length=10_000)
             separator = self.config.separator or ("\t" if ending == ".tsv" else ",")
             return pl.scan_csv(path, separator=separator, infer_schema=False)
 
