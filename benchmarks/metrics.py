@@ -1,23 +1,29 @@
 """Metrics of 25,000 users with 20 items each: ours, comparison of strings, and ranx.
 
-- `strings`: the evaluation of published generative recommenders written down afresh. Every item is the text of its
-  code tokens; texts that name no item are pushed down, the list is sorted by score, compared with the target's
-  text, and hit and NDCG are summed for each cut-off.
+- `decode + strings`: the evaluation of published generative recommenders written down afresh. A tokenizer turns the
+  generated token ids into text; texts that name no item are pushed down, the list is sorted by score (scalars of a
+  tensor), compared with the target's text, and hit and NDCG are summed for each cut-off.
+- `strings`: the same from texts that are decoded already.
 - `ranx`: per-user hit rate, NDCG and MRR, with the dictionaries that it reads built from the arrays.
 - `sidrec`: places of the targets and hit, recall, NDCG and MRR at every cut-off, per user, ties by expectation.
 
-All three must give the same means, else the script fails.
+All must give the same means, else the script fails.
 """
 
 import math
 
 import numpy as np
+import torch
 from ranx import Qrels, Run
 from ranx import evaluate as ranx_evaluate
+from tokenizers.models import WordLevel
+from tokenizers.pre_tokenizers import WhitespaceSplit
+from transformers import PreTrainedTokenizerFast
 
 from harness import Benchmark, compare
 from sidrec.evaluation.catalogue import catalogue_figures, list_defects
 from sidrec.evaluation.ranking import collapse, find_target, metric_values
+from tokenizers import Tokenizer
 
 USERS, WIDTH, ITEMS, LEVELS, CODES = 25_000, 20, 12_000, 4, 256
 K = (1, 5, 10, 20)
@@ -35,16 +41,25 @@ def make_lists(seed: int = 0) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     return rows, scores, targets
 
 
-def item_texts(seed: int = 0) -> list[str]:
-    """Every item as the text of its code tokens, all different."""
-    codes = np.random.default_rng(seed).integers(0, CODES, (ITEMS, LEVELS - 1))
+def item_tokens(seed: int = 0) -> list[list[str]]:
+    """The code tokens of every item, all different."""
+    codes = np.random.default_rng(seed).integers(0, CODES, (ITEMS, LEVELS - 1)).tolist()
     return [
-        "".join(f"<{'abc'[level]}_{code}>" for level, code in enumerate(line)) + f"<d_{row}>"
+        [*(f"<{level}_{code}>" for level, code in zip("abc", line, strict=True)), f"<d_{row}>"]
         for row, line in enumerate(codes)
     ]
 
 
-def by_strings(generated: list[str], scores: list[float], targets: list[str], known: set[str]) -> dict[str, float]:
+def make_tokenizer(items: list[list[str]]) -> PreTrainedTokenizerFast:
+    """A tokenizer that knows the code tokens."""
+    words = dict.fromkeys(token for tokens in items for token in tokens)
+    vocabulary = {word: number for number, word in enumerate(["<unk>", *words])}
+    tokenizer = Tokenizer(WordLevel(vocabulary, unk_token="<unk>"))
+    tokenizer.pre_tokenizer = WhitespaceSplit()
+    return PreTrainedTokenizerFast(tokenizer_object=tokenizer, unk_token="<unk>")
+
+
+def by_strings(generated: list[str], scores: torch.Tensor, targets: list[str], known: set[str]) -> dict[str, float]:
     """Means by comparison of texts; `generated` holds WIDTH texts a user, as a tokenizer decodes them."""
     results: list[list[int]] = []
     for user, target in enumerate(targets):
@@ -92,17 +107,24 @@ def check_equal(ours: dict[str, float], theirs: dict[str, float], who: str) -> N
 def main() -> None:
     """Measure and write the result."""
     rows, scores, targets = make_lists()
-    texts = item_texts()
-    generated = [texts[row].replace("><", "> <") for row in rows.ravel().tolist()]
-    flat_scores, target_texts, known = scores.ravel().tolist(), [texts[row] for row in targets.tolist()], set(texts)
+    items = item_tokens()
+    tokenizer = make_tokenizer(items)
+    ids = torch.tensor([tokenizer.convert_tokens_to_ids(tokens) for tokens in items])
+    sequences = ids[torch.from_numpy(rows.ravel()).long()]
+    generated = tokenizer.batch_decode(sequences)
+    texts = ["".join(tokens) for tokens in items]
+    flat_scores, target_texts, known = torch.from_numpy(scores.ravel()), [texts[row] for row in targets], set(texts)
     ours = by_sidrec(rows, scores, targets)
     variants = {
+        "decode + strings": lambda: check_equal(
+            ours, by_strings(tokenizer.batch_decode(sequences), flat_scores, target_texts, known), "decode + strings"
+        ),
         "strings": lambda: check_equal(ours, by_strings(generated, flat_scores, target_texts, known), "strings"),
         "ranx": lambda: check_equal(ours, by_ranx(rows, scores, targets), "ranx"),
         "sidrec": lambda: check_equal(ours, by_sidrec(rows, scores, targets), "sidrec"),
     }
     benchmark = Benchmark("metrics")
-    benchmark.timings(CASE, compare(variants, "strings", repeats=5), "strings")
+    benchmark.timings(CASE, compare(variants, "decode + strings"), "decode + strings")
     group_of = np.random.default_rng(1).integers(0, ITEMS // 2, ITEMS)
     counts = np.random.default_rng(2).integers(0, 100, ITEMS)
     extras = {

@@ -57,7 +57,10 @@ def test_enough_items_are_asked_for_that_no_tie_is_cut():
     recommender.semantic_ids = SemanticIds(codes, (6,), dataset.catalog.digest)
     recommender.max_ties = recommender.semantic_ids.largest_group
     evaluate(recommender, dataset, "test", PROTOCOL, RUN)
+    found = evaluate(recommender, dataset, "test", PROTOCOL, RUN)
     assert recommender.requests[-1][1].k == 3 + 4 - 1
+    # Six neighbours touch three groups of four only if they begin at the last item of one: one user in four.
+    assert found.figures["sid_short"] == 0.75
 
 
 def test_never_more_items_than_there_are():

@@ -37,7 +37,9 @@ class Evaluation:
         targets: int32[U], target rows.
         table: per-user metrics, item level first, then `sid_…` where there are semantic IDs.
         ranks: float64[U], mean rank of the target counted from 1; inf where it is not listed.
-        figures: catalogue-level figures and rates by name.
+        figures: catalogue-level figures and rates by name; `seen_targets` is the share of targets that
+            stand in their own history, `open_ties` that of lists whose last place ties with items that
+            were not asked for, `sid_short` that of lists with fewer than k different codes.
         seconds: wall-clock seconds that ranking took.
     """
 
@@ -79,7 +81,8 @@ def score(
     """Per-user metrics of lists and the targets' mean ranks float64[U].
 
     With semantic IDs, every metric is given again as `sid_…`: there, any item with the target's
-    codes counts as the target, and items of equal codes take one place together.
+    codes counts as the target, and items of equal codes take one place together. Where codes
+    collide, a list may hold fewer than k different codes (the figure `sid_short` says how often).
     """
     rows, scores = recommended.rows, recommended.scores
     places = find_target(rows, scores, targets, protocol.ties)
@@ -130,8 +133,12 @@ def evaluate(
     table, ranks = score(recommended, targets, protocol, recommender.semantic_ids)
     figures = item_figures(recommended, training_counts(dataset), protocol)
     figures["seen_targets"] = _share_seen(histories, targets)
-    if recommender.semantic_ids is None:
-        figures["open_ties"] = num_open_ties(recommended.rows, recommended.scores, max(protocol.k)) / len(targets)
+    ids, k = recommender.semantic_ids, max(protocol.k)
+    if ids is None:
+        figures["open_ties"] = num_open_ties(recommended.rows, recommended.scores, k) / len(targets)
+    else:
+        tuples, _ = collapse(recommended.rows, recommended.scores, ids.group_of)
+        figures["sid_short"] = float(((tuples >= 0).sum(axis=1) < k).mean())
     return Evaluation(examples, recommended, targets, table, ranks, figures, seconds)
 
 

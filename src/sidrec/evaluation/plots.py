@@ -71,13 +71,14 @@ def cost_plot(rows: Sequence[Json], primary: str) -> str:
 
     def draw(figure: "Figure") -> None:
         axes = figure.add_subplot()
-        for row in (row for row in rows if row["cost"]["train_seconds"] is not None):
+        for number, row in enumerate(row for row in rows if row["cost"]["train_seconds"] is not None):
             seconds = max(row["cost"]["train_seconds"], 1e-2)
             size = 30 + 25 * np.log10(1 + (row["cost"]["users_per_second"] or 0))
             colour = COLOURS[0] if row["generative"] else COLOURS[6]
             axes.scatter(seconds, row["metrics"][primary], s=size, color=colour, zorder=3)
             point = (seconds, row["metrics"][primary])
-            axes.annotate(row["name"], point, (8, 4), textcoords="offset points")
+            # Neighbours in rank are neighbours in height: their names go above and below in turns.
+            axes.annotate(row["name"], point, (8, -11 if number % 2 else 5), textcoords="offset points")
         axes.set_xscale("log")
         axes.margins(x=0.2, y=0.15)
         axes.set_xlabel("training, wall-clock seconds (log scale)")

@@ -165,7 +165,7 @@ def _write(
     }
     captions = (
         f"{protocol.primary} with 95 % bootstrap intervals (blue: generative)",
-        "Quality against training cost (a larger dot ranks more users a second)",
+        "Quality against training cost (blue: generative; a larger dot ranks more users a second)",
         f"{protocol.primary} by group of users",
     )
     for name, svg in pictures.items():
