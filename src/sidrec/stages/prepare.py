@@ -29,7 +29,7 @@ from sidrec.errors import ConfigError
 from sidrec.registry import load_class
 from sidrec.stages.layout import RunFolder, StageResult, make_artifact
 
-__all__ = ["PrepareConfig", "build_dataset", "prepare"]
+__all__ = ["PrepareConfig", "build_dataset", "prepare", "reader_of"]
 
 Core = Literal["auto"] | Annotated[int, Field(ge=0)]
 
@@ -74,7 +74,7 @@ def prepare(
     Raises:
         DataError: the files are missing or wrong.
     """
-    reader = _reader(config)
+    reader = reader_of(config)
     sources = reader.sources(path)
     source = digest_of([[file.name, file_digest(file)] for file in sources])
 
@@ -109,7 +109,8 @@ def build_dataset(raw: RawData, config: PrepareConfig, run: RunSettings) -> tupl
     return _from_interactions(raw, config, run)
 
 
-def _reader(config: PrepareConfig) -> Reader:
+def reader_of(config: PrepareConfig) -> Reader:
+    """The reader that the settings name."""
     return load_class("reader", config.reader.model_dump()["kind"])(config.reader)
 
 
@@ -155,12 +156,12 @@ def _filters(raw: RawData, config: PrepareConfig) -> Iterator[tuple[str, filters
 
 def _core(value: int | str, config: PrepareConfig) -> int:
     if value == "auto":
-        return 0 if _reader(config).prepared else 5
+        return 0 if reader_of(config).prepared else 5
     return int(value)
 
 
 def _keep_unseen(config: PrepareConfig) -> bool:
-    return _reader(config).prepared if config.keep_unseen_items == "auto" else bool(config.keep_unseen_items)
+    return reader_of(config).prepared if config.keep_unseen_items == "auto" else bool(config.keep_unseen_items)
 
 
 def _number_and_split(interactions: Interactions, raw: RawData, config: PrepareConfig) -> Dataset:
