@@ -79,7 +79,9 @@ def item_scores(problem: Problem, user: int) -> dict[int, float]:
                 logp -= math.log(sum(math.exp(here[child]) for child in children))
             totals[place] += logp
     if problem.scorer.has_end:
-        parents = torch.arange(len(wanted))[None] if codes.shape[1] > 1 else torch.zeros(1, len(wanted), dtype=torch.long)
+        parents = (
+            torch.arange(len(wanted))[None] if codes.shape[1] > 1 else torch.zeros(1, len(wanted), dtype=torch.long)
+        )
         last = torch.from_numpy(codes[None, :, -1].astype(np.int64))
         ends = problem.scorer.step(state, codes.shape[1], parents, last)[0, :, 0].tolist()
         totals = [total + end for total, end in zip(totals, ends, strict=True)]

@@ -1,6 +1,7 @@
 """The search against the sum of log-probabilities of every item, and what it promises."""
 
 from collections import Counter
+from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -58,12 +59,10 @@ def check_legal(found: Recommendations, problem: Problem, truths: list[dict[int,
         assert np.allclose(scores[: len(listed)], [truth[row] for row in listed], atol=TOLERANCE)
         assert (scores[len(listed) :] == -np.inf).all()
         assert (np.diff(scores[: len(listed)]) <= 0).all()
-        for (a, b), (score_a, score_b) in zip(
-            zip(listed, listed[1:], strict=False), zip(scores, scores[1:], strict=False), strict=False
-        ):
-            if (problem.codes[a] == problem.codes[b]).all():
-                assert a < b
-                assert score_a == score_b
+        for place, (row, following) in enumerate(pairwise(listed)):
+            if (problem.codes[row] == problem.codes[following]).all():
+                assert row < following
+                assert scores[place] == scores[place + 1]
 
 
 @given(problems)

@@ -45,9 +45,7 @@ def test_nodes_are_the_distinct_prefixes_in_order(drawn):
     for depth, level in enumerate(prefixes[:-1]):
         ptr = trie.child_ptr[depth]
         for node, prefix in enumerate(level):
-            children = [
-                (*prefix, int(trie.codes[depth][child])) for child in range(ptr[node], ptr[node + 1])
-            ]
+            children = [(*prefix, int(trie.codes[depth][child])) for child in range(ptr[node], ptr[node + 1])]
             assert children == [path for path in prefixes[depth + 1] if path[:depth] == prefix]
             assert ptr[node + 1] - ptr[node] <= trie.max_children[depth]
             first, last = trie.node_items[depth][node : node + 2]
@@ -98,7 +96,9 @@ def test_tensors_of_a_device_are_made_once_and_padded():
     trie = ItemTrie.build(table(0, 30, (4, 4)), (4, 4))
     tensors = trie.to("cpu")
     assert trie.to("cpu") is tensors
-    assert [ptr.tolist() for ptr in tensors.child_ptr] == [[*ptr, ptr[-1]] for ptr in map(np.ndarray.tolist, trie.child_ptr)]
+    assert [ptr.tolist() for ptr in tensors.child_ptr] == [
+        [*ptr, ptr[-1]] for ptr in map(np.ndarray.tolist, trie.child_ptr)
+    ]
     assert [codes.tolist() for codes in tensors.codes] == [codes.tolist() for codes in trie.codes]
 
 

@@ -166,7 +166,7 @@ class _Search:
         first_UW1 = arrays.child_ptr[level][beams.nodes_UW].unsqueeze(-1)
         last_UW1 = arrays.child_ptr[level][beams.nodes_UW + 1].unsqueeze(-1)
         # Padded to the widest node: a node's range runs on into its neighbours, which are masked.
-        child_UWC = first_UW1 + torch.arange(num_children, device=logp_UWK.device)
+        child_UWC = first_UW1 + torch.arange(num_children, dtype=torch.int32, device=logp_UWK.device)
         is_child_UWC = child_UWC < last_UW1
         child_UWC.clamp_(max=num_next - 1)
         logp_UWC = logp_UWK.gather(2, arrays.codes[level][child_UWC].long()).clamp_(max=0)
@@ -188,7 +188,7 @@ class _Search:
         index_UW, order_UW = index_UW.masked_fill(missing_UW, candidates_UM.shape[1]).sort(dim=1)
         missing_UW = missing_UW.gather(1, order_UW)
         index_UW = index_UW.masked_fill(missing_UW, 0)
-        nodes_UW = child_UWC.flatten(1).gather(1, index_UW)
+        nodes_UW = child_UWC.flatten(1).gather(1, index_UW).long()
         codes_UW = arrays.codes[level][nodes_UW].long()
         return Prefixes(
             nodes_UW.masked_fill(missing_UW, num_next),

@@ -32,7 +32,7 @@ def top_candidates(scores_UM: Tensor, width: int) -> tuple[Tensor, Tensor]:
     bits = (scores_UM + 0.0).contiguous().view(torch.int32)
     ordered = bits ^ ((bits >> 31) & 0x7FFFFFFF)
     reversed_index = torch.arange(num_candidates - 1, -1, -1, device=scores_UM.device)
-    keys = (ordered.long() << 32) | reversed_index
+    keys = ordered.long() * 2**32 + reversed_index
     best = keys.topk(min(width, num_candidates), dim=1).values
     indices = num_candidates - 1 - (best & 0xFFFFFFFF)
     return indices, scores_UM.gather(1, indices)
