@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 from sidrec.cli.evaluate import Part
-from sidrec.cli.options import Force, Json, Seed
+from sidrec.cli.options import Device, Force, Json, Seed, Settings, Threads
 from sidrec.cli.output import note, print_json, print_lines, print_stage, print_table, stage_json
 from sidrec.cli.session import run_settings
 
@@ -15,24 +15,33 @@ __all__ = ["add_to", "compare"]
 
 def compare(
     run: Annotated[Path, typer.Argument(help="Folder of the run.")],
-    split: Annotated[Part, typer.Option("--split", help="Which evaluations are compared.")] = Part.TEST,
+    settings: Settings = None,
+    split: Annotated[Part, typer.Option("--split", help="Which targets are scored.")] = Part.TEST,
     examples: Annotated[int, typer.Option("--examples", min=0, help="Example users to print.")] = 5,
     seed: Seed = 0,
+    device: Device = "auto",
+    threads: Threads = 0,
     force: Force = False,
     as_json: Json = False,
 ) -> None:
-    """Print the table of all recommenders and some users' lists; write both as Markdown and HTML with plots."""
-    with run_settings(seed) as settings_of_run:
+    """Print the table of all recommenders and some users' lists; write both as Markdown and HTML with plots.
+
+    Settings are fields of the protocol, as in 'sidrec evaluate'; without any, the rules of the evaluations hold.
+    """
+    with run_settings(seed, device, threads) as settings_of_run:
         from sidrec.stages.compare import compare as stage
         from sidrec.stages.compare import comparison_rows, example_texts
         from sidrec.stages.layout import RunFolder
+        from sidrec.stages.recipe import common_protocol
 
-        result = stage(RunFolder(run), settings_of_run, part=split.value, examples=examples, force=force)
-        rows = comparison_rows(result.artifact)
+        folder = RunFolder(run)
+        protocol = common_protocol(folder, split.value, settings or [])
+        result = stage(folder, settings_of_run, split.value, examples, force, protocol)
+        columns, *rows = comparison_rows(result.artifact)
     if as_json:
-        print_json(stage_json("compare", result) | {"rows": rows})
+        print_json(stage_json("compare", result) | {"rows": [dict(zip(columns, row, strict=True)) for row in rows]})
         return
-    print_table(list(rows[0]), [list(row.values()) for row in rows])
+    print_table(columns, rows)
     print_lines(example_texts(result.artifact))
     print_stage("compare", result)
     note(f"page: {result.artifact.path / 'comparison.html'}")

@@ -1,7 +1,7 @@
 """Progress on stderr: bars on a terminal, a plain line now and then elsewhere; nothing under two seconds."""
 
 import time
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from contextlib import contextmanager
 from typing import TextIO
 
@@ -41,7 +41,7 @@ class Bars:
         self._bars = bars
 
     @contextmanager
-    def __call__(self, task: str, total: float | None) -> Iterator[Advance]:
+    def __call__(self, task: str, total: float | None) -> Generator[Advance]:
         """Open one piece of work."""
         bar = self._bars.add_task(task, total=total, note="")
 
@@ -68,7 +68,7 @@ class Lines:
         self._stream, self._interval = stream, interval
 
     @contextmanager
-    def __call__(self, task: str, total: float | None) -> Iterator[Advance]:
+    def __call__(self, task: str, total: float | None) -> Generator[Advance]:
         """Open one piece of work."""
         start = shown = time.monotonic()
         done = 0.0
@@ -100,7 +100,7 @@ def progress_line(task: str, done: float, total: float | None, seconds: float) -
 
 
 @contextmanager
-def open_progress(stream: TextIO) -> Iterator[ProgressProtocol]:
+def open_progress(stream: TextIO) -> Generator[ProgressProtocol]:
     """The display that fits the stream, closed and wiped at the end."""
     if not stream.isatty():
         yield Lines(stream)

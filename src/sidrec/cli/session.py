@@ -6,7 +6,7 @@ Nothing here happens in the library; a program that imports `sidrec` keeps its o
 import os
 import sys
 import warnings
-from collections.abc import Iterator
+from collections.abc import Generator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
@@ -33,7 +33,7 @@ def quiet_libraries() -> None:
 
 
 @contextmanager
-def run_settings(seed: int = 0, device: str = "auto", threads: int = 0) -> Iterator["RunSettings"]:
+def run_settings(seed: int = 0, device: str = "auto", threads: int = 0) -> Generator["RunSettings"]:
     """The settings of this run, with progress shown on stderr as long as the block lasts.
 
     Args:

@@ -1,0 +1,80 @@
+"""Recommendations on the command line and for files of users."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+
+@pytest.fixture
+def tiger(trained: Path) -> Path:
+    return trained / "recommenders" / "tiger"
+
+
+def test_a_table_with_titles_and_semantic_ids(sidrec, tiger: Path) -> None:
+    done = sidrec("recommend", tiger, "--history", "1,2,3", "-k", "4")
+    assert done.code == 0
+    assert "Part " in done.out
+    assert "<a_" in done.out
+    assert done.err == ""
+
+
+def test_json_holds_k_unseen_items_in_falling_order(sidrec, tiger: Path) -> None:
+    (answer,) = sidrec("recommend", tiger, "--history", "1,2,3", "-k", "4", "--exact", "--json").json
+    assert answer["history"] == ["1", "2", "3"]
+    assert answer["exact"] is True
+    items = [item["item"] for item in answer["items"]]
+    scores = [item["score"] for item in answer["items"]]
+    assert len(set(items)) == 4
+    assert not set(items) & {"1", "2", "3"}
+    assert scores == sorted(scores, reverse=True)
+
+
+def test_allow_seen_and_all_items(sidrec, tiger: Path) -> None:
+    (answer,) = sidrec("recommend", tiger, "--history", "1,2,3", "-k", "12", "--allow-seen", "--json").json
+    assert {item["item"] for item in answer["items"]} == {str(k) for k in range(12)}
+    (answer,) = sidrec("recommend", tiger, "--history", "1,2,3", "-k", "12", "--json").json
+    assert {item["item"] for item in answer["items"]} == {str(k) for k in range(12)} - {"1", "2", "3"}
+
+
+def test_several_users_and_the_empty_history(sidrec, tiger: Path) -> None:
+    answers = sidrec("recommend", tiger, "--history", "1,2", "--history", "", "-k", "2", "--json").json
+    assert [len(answer["items"]) for answer in answers] == [2, 2]
+
+
+def test_files_of_users_answer_line_by_line_like_the_command_line(sidrec, tiger: Path, tmp_path: Path) -> None:
+    source = tmp_path / "users.jsonl"
+    source.write_text('{"user": "u1", "history": ["1", "2", "3"]}\n{"user": "u2", "history": []}\n')
+    done = sidrec("recommend", tiger, "--histories", source, "-k", "3")
+    lines = [json.loads(line) for line in done.out.splitlines()]
+    assert [line["user"] for line in lines] == ["u1", "u2"]
+    (single,) = sidrec("recommend", tiger, "--history", "1,2,3", "-k", "3", "--json").json
+    assert [item["item"] for item in lines[0]["items"]] == [item["item"] for item in single["items"]]
+    assert "2 users" in done.err
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        ('{"history": ["1"]}\nnot json\n', ["line 2", "not JSON"]),
+        ('{"items": ["1"]}\n', ["line 1", "history"]),
+        ('{"history": ["1"]}\n{"history": ["1", "nope"]}\n', ["line 2", "'nope'", "catalogue"]),
+        ('{"history": [1]}\n', ["line 1", "list of item ids"]),
+    ],
+)
+def test_wrong_lines_are_named(sidrec, tiger: Path, tmp_path: Path, content: str, words: list[str]) -> None:
+    source = tmp_path / "users.jsonl"
+    source.write_text(content)
+    done = sidrec("recommend", tiger, "--histories", source)
+    assert done.code == 1
+    assert done.out == "", "nothing is answered for a batch with a mistake"
+    for word in words:
+        assert word in done.err
+
+
+def test_unknown_items_are_named(sidrec, tiger: Path) -> None:
+    done = sidrec("recommend", tiger, "--history", "1,nope")
+    assert done.code == 1
+    assert "'nope'" in done.err
+    assert "expected: ids such as" in done.err
+    assert "Traceback" not in done.err
