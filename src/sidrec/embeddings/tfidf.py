@@ -21,7 +21,7 @@ __all__ = ["TfidfEmbedder", "unit_length"]
 
 
 class TfidfEmbedder(Embedder):
-    """Words weighted by rarity, reduced to a few hundred dimensions."""
+    """Words weighted by rarity, reduced to some dozen dimensions."""
 
     class Config(Config):
         """TF-IDF and truncated SVD."""
@@ -29,8 +29,8 @@ class TfidfEmbedder(Embedder):
         kind: Literal["tfidf"] = "tfidf"
         fields: tuple[str, ...] = ()  # type: ignore[assignment]
         """Text fields to use, joined in this order; empty means all of the catalogue."""
-        dims: int = Field(default=256, ge=1)
-        """Dimensions; fewer if the texts hold fewer words or the catalogue fewer items."""
+        dims: int = Field(default=64, ge=1)
+        """Dimensions; fewer if the texts hold fewer words. Many leave residuals in which later levels find no clusters."""
         max_words: int = Field(default=50000, ge=1)
         """Size of the vocabulary, the most frequent words first."""
         normalize: bool = True

@@ -22,7 +22,6 @@ FILE = "tokenizer.json"
 class TokenizerConfig(Config):
     """Fields that every tokenizer has."""
 
-    kind: str
     collisions: Annotated[SerializeAsAny[Config], slot("collision")] = "append_level"  # type: ignore[assignment]
     """What happens to items with equal codes: append_level, nearest_free, sinkhorn_reassign or keep."""
 

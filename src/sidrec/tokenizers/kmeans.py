@@ -15,7 +15,7 @@ from sidrec.tokenizers.residual import CHUNK, nearest_codes, squared_distances
 
 __all__ = ["distinct_rows", "kmeans"]
 
-SEEDING_POINTS = 8
+SEEDING_POINTS = 32
 """Points a cluster that k-means++ chooses from."""
 
 

@@ -1,0 +1,103 @@
+"""What every tokenizer that learns from vectors must do; call it with yours."""
+
+import tempfile
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import polars as pl
+
+from sidrec.config import parse
+from sidrec.data.catalog import Catalog
+from sidrec.data.columns import Columns
+from sidrec.embeddings.base import ItemEmbeddings
+from sidrec.errors import DataError
+from sidrec.random import generator
+from sidrec.tokenizers.base import VectorTokenizer, load_tokenizer
+from sidrec.tokenizers.semantic_ids import SemanticIds
+from sidrec.types import FloatArray
+
+__all__ = ["blobs", "check_tokenizer"]
+
+
+def blobs(num_items: int = 200, dims: int = 16, clusters: int = 20, seed: int = 0) -> FloatArray:
+    """float32[N, D], points around centres that lie far apart."""
+    draw = generator(seed, "blobs")
+    centres = draw.normal(size=(clusters, dims)) * 4
+    labels = np.arange(num_items) % clusters
+    return (centres[labels] + draw.normal(size=(num_items, dims))).astype(np.float32)
+
+
+def check_tokenizer(factory: Callable[[], VectorTokenizer]) -> None:
+    """Fit small tokenizers and check the promises of `VectorTokenizer`.
+
+    Args:
+        factory: makes an unfitted tokenizer that learns two hundred items in seconds.
+
+    Raises:
+        AssertionError: a promise is broken; the message says which.
+    """
+    vectors = blobs()
+    embeddings = ItemEmbeddings(vectors, "blobs", "digest of the blobs")
+    tokenizer = factory().fit(embeddings)
+    _check_codes(tokenizer, vectors)
+    _check_residuals(tokenizer, vectors)
+    ids = tokenizer.encode(embeddings)
+    assert ids.catalog_digest == embeddings.catalog_digest, "the semantic IDs carry the catalogue's digest"
+    again = factory().fit(embeddings).encode(embeddings)
+    assert again.digest == ids.digest, "the same seed gives the same semantic IDs"
+    _check_saving(tokenizer, embeddings)
+    _check_extension(tokenizer, embeddings)
+    _check_wrong_catalogue(ids)
+
+
+def _check_codes(tokenizer: VectorTokenizer, vectors: FloatArray) -> None:
+    codes = tokenizer.quantize(vectors)
+    assert codes.dtype == np.int32
+    assert codes.shape == (len(vectors), len(tokenizer.sizes)), "one code an item and level"
+    assert (codes >= 0).all(), "codes count from 0"
+    assert (codes < np.asarray(tokenizer.sizes)).all(), "codes are smaller than their level"
+    batches = [tokenizer.quantize(batch) for batch in np.array_split(vectors, 7)]
+    assert np.array_equal(np.concatenate(batches), codes), "a vector's codes do not depend on its neighbours"
+    assert np.array_equal(tokenizer.quantize(vectors[::-1].copy())[::-1], codes), "nor on the order"
+
+
+def _check_residuals(tokenizer: VectorTokenizer, vectors: FloatArray) -> None:
+    codes, residuals, codebooks = tokenizer.quantize(vectors), tokenizer.residuals(vectors), tokenizer.codebooks
+    for level, (residual, codebook) in enumerate(zip(residuals, codebooks, strict=True)):
+        distances = np.square(residual[:, None] - codebook).sum(axis=2)
+        chosen = distances[np.arange(len(codes)), codes[:, level]]
+        assert np.allclose(chosen, distances.min(axis=1), rtol=1e-3, atol=1e-4), "the nearest code is chosen"
+        if level + 1 < len(residuals):
+            rest = residual - codebook[codes[:, level]]
+            assert np.allclose(rest, residuals[level + 1], atol=1e-5), "a residual is what the level before left"
+    assert tokenizer.reconstruct(codes).shape == vectors.shape, "codes stand for vectors"
+
+
+def _check_saving(tokenizer: VectorTokenizer, embeddings: ItemEmbeddings) -> None:
+    assert parse(type(tokenizer).Config, tokenizer.describe()) == tokenizer.config, "the configuration survives JSON"
+    with tempfile.TemporaryDirectory() as folder:
+        tokenizer.save(Path(folder))
+        loaded = load_tokenizer(Path(folder))
+        assert type(loaded) is type(tokenizer)
+        assert loaded.encode(embeddings).digest == tokenizer.encode(embeddings).digest, "loading changes no code"
+        codes = tokenizer.quantize(embeddings.vectors)
+        assert np.array_equal(loaded.reconstruct(codes), tokenizer.reconstruct(codes)), "nor a reconstruction"
+
+
+def _check_extension(tokenizer: VectorTokenizer, embeddings: ItemEmbeddings) -> None:
+    first = replace(embeddings, vectors=embeddings.vectors[:150])
+    old = tokenizer.encode(first)
+    new = tokenizer.encode(embeddings, extends=old)
+    assert np.array_equal(new.codes[:150], old.codes), "old items keep their codes"
+    assert new.version == old.version + 1, "an extension is a new version"
+
+
+def _check_wrong_catalogue(ids: SemanticIds) -> None:
+    other = Catalog(pl.DataFrame({Columns.ITEM: [f"item {row}" for row in range(len(ids))]}))
+    try:
+        ids.check_fits(other)
+    except DataError:
+        return
+    raise AssertionError("another catalogue of the same size is refused")
