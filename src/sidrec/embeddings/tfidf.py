@@ -42,8 +42,8 @@ class TfidfEmbedder(Embedder):
         Raises:
             DataError: there is no text, or no word in it.
         """
-        from sklearn.decomposition import TruncatedSVD
         from sklearn.feature_extraction.text import TfidfVectorizer
+        from sklearn.utils.extmath import randomized_svd
 
         config: TfidfEmbedder.Config = self.config
         texts = joined_texts(catalog, config.fields)
@@ -59,7 +59,8 @@ class TfidfEmbedder(Embedder):
             advance()
             dims = min(config.dims, *weights.shape)
             state = int(generator(run.seed, "tfidf").integers(2**31))
-            vectors = TruncatedSVD(dims, random_state=state).fit_transform(weights).astype(np.float32)
+            left, strength, _ = randomized_svd(weights, dims, n_iter=5, random_state=state)
+            vectors = (left * strength).astype(np.float32)
             advance()
         if config.normalize:
             vectors = unit_length(vectors)
