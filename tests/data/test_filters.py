@@ -146,6 +146,13 @@ def test_wrong_time_names_line_column_and_value(value):
     assert error.value.next
 
 
+def test_a_time_too_large_for_an_integer_is_kept():
+    data, missing = collect(raw(user_id=["a", "b"], item_id=["x", "y"], timestamp=["99999999999999999999", "2"]))
+    assert missing == 0
+    assert data.times is not None
+    assert data.times.tolist() == [1e20, 2.0]
+
+
 def test_dates_become_milliseconds():
     from datetime import date
 

@@ -122,7 +122,12 @@ def collect(raw: RawData) -> tuple[Interactions, int]:
     missing = pl.any_horizontal(pl.col(name).is_null() for name in columns if name in (*_IDS, Columns.TIME))
     kept = table.filter(~missing)
     if not kept.height:
-        raise DataError("every row lacks its user, item or time", where=raw.source)
+        raise DataError(
+            "every row lacks its user, item or time",
+            where=raw.source,
+            expected="at least one whole row",
+            next="check the columns that the reader's settings name",
+        )
     users, user_ids = _codes(kept[Columns.USER])
     items, item_ids = _codes(kept[Columns.ITEM])
     times = kept[Columns.TIME].to_numpy() if Columns.TIME in wanted else None
@@ -197,5 +202,7 @@ def _numbers(column: pl.Series, raw: RawData) -> pl.Series:
         )
     # Whole seconds written as floats (RecBole) are whole numbers.
     whole = numbers.cast(pl.Int64, strict=False)
-    same = column.name == Columns.TIME and bool((whole.cast(pl.Float64) == numbers).fill_null(True).all())
+    same = column.name == Columns.TIME and bool(
+        ((whole.cast(pl.Float64) == numbers).fill_null(False) | numbers.is_null()).all()
+    )
     return whole if same else numbers

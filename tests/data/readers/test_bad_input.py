@@ -103,6 +103,12 @@ CASES = {
         {"x.inter": RECBOLE + "u\ti\tx\n"},
         ["'x' is not a number", "line 2"],
     ),
+    "wrong type of time, amazon": (
+        AmazonReader(),
+        {"X.json": '{"reviewerID": "u", "asin": "a", "overall": 5.0, "unixReviewTime": "x"}\n'},
+        ["'x' is not a number", "line 1, column 'timestamp'"],
+    ),
+    "nothing but missing values": (TABLE, {"x.csv": TIMED + "u,,1\n"}, ["every row lacks its user, item or time"]),
     "wrong type of history": (
         LetterReader(),
         {"X.inter.json": '{"0": [1], "1": 5}'},

@@ -120,8 +120,8 @@ def _json_reviews(path: Path, first: str) -> pl.LazyFrame:
         rows = [[record.get(name) for name in fields] for record in _records(path)]
         return pl.DataFrame(rows, schema=list(EVENTS), orient="row", strict=False, infer_schema_length=None).lazy()
     with reading(path):
-        schema = {fields[0]: pl.String, fields[1]: pl.String, fields[2]: pl.Float64, fields[3]: pl.Int64}
-        table = pl.scan_ndjson(path, schema=schema)
+        # Numbers are read as text, so that a wrong one is reported with its line.
+        table = pl.scan_ndjson(path, schema=dict.fromkeys(fields, pl.String))
         return table.select(pl.col(old).alias(new) for old, new in names.items())
 
 
