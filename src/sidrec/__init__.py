@@ -7,6 +7,8 @@ is first used.
 import importlib
 from typing import TYPE_CHECKING, Any
 
+from sidrec.version import __version__
+
 if TYPE_CHECKING:
     from sidrec.config import RunSettings
     from sidrec.data.catalog import Catalog
@@ -30,8 +32,6 @@ if TYPE_CHECKING:
     from sidrec.tokenizers.rqvae import RQVAE
     from sidrec.tokenizers.semantic_ids import SemanticIds
 
-__version__ = "0.1.0"
-
 __all__ = [
     "RQVAE",
     "Catalog",
@@ -46,6 +46,7 @@ __all__ = [
     "RunSettings",
     "SemanticIds",
     "SidrecError",
+    "__version__",
     "compare",
     "embed",
     "evaluate",
@@ -92,4 +93,4 @@ def __getattr__(name: str) -> Any:
 
 
 def __dir__() -> list[str]:
-    return sorted([*__all__, "__version__"])
+    return sorted(__all__)

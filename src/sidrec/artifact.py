@@ -23,9 +23,9 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from sidrec import __version__
 from sidrec.errors import ArtifactError
 from sidrec.types import Json
+from sidrec.version import __version__
 
 __all__ = [
     "Artifact",

@@ -10,9 +10,9 @@ from typing import Any
 import typer
 from typer.core import TyperGroup
 
-from sidrec import __version__
 from sidrec.cli import compare, embed, evaluate, inspect, prepare, recipes, recommend, run, tokenize, train
 from sidrec.cli.failure import report
+from sidrec.version import __version__
 
 __all__ = ["app", "main"]
 
