@@ -129,6 +129,16 @@ def test_examples_are_readable_and_mark_the_target(folder):
     assert example_texts(compare(folder, RUN, examples=3, force=True).artifact) == texts
 
 
+def test_examples_say_when_the_target_is_not_in_the_list(folder):
+    protocol = Protocol(k=(1, 3), primary="hit@3")
+    save_recommender(
+        folder, "cycle-ids", GenerativeCycle(skip=3), cycle_dataset(), grid_semantic_ids(cycle_dataset().catalog)
+    )
+    texts = example_texts(compare(folder, RUN, protocol=protocol).artifact)
+    assert len(texts) == 5
+    assert all("(not among the first 3)" in text and "→" not in text for text in texts)
+
+
 def test_no_examples_when_none_are_asked_for(folder):
     assert example_texts(compare(folder, RUN, examples=0).artifact) == []
 

@@ -50,6 +50,9 @@ def test_writes_per_user_values_and_means(folder):
     summary = result.artifact.summary
     assert next(iter(summary)) == "ndcg@5"
     assert summary["certified"] == 1
+    assert summary["invalid@5"] == summary["duplicate@5"] == 0
+    assert "coverage@1" not in summary
+    assert "recall@5" not in summary
     assert summary["users_per_second"] > 0
 
 
@@ -58,6 +61,7 @@ def test_misses_have_no_rank_and_ids_bring_sid_figures(folder):
     users = pl.read_parquet(result.artifact.path / "per_user.parquet")
     assert users["rank"].null_count() == 96
     assert users["sid_hit@5"].sum() == 0
+    assert result.artifact.summary["sid_hit@5"] == 0
 
 
 def test_up_to_date_evaluations_are_skipped_and_equal_ones_have_equal_digests(folder):

@@ -156,7 +156,7 @@ def _write(
         },
         "rows": rows,
         "examples_of": shown,
-        "examples": _examples(dataset, part, scored[shown], recommenders[shown], num_examples, seed),
+        "examples": _examples(dataset, part, scored[shown], recommenders[shown], max(protocol.k), num_examples, seed),
     }
     pictures = {
         "metrics.svg": metric_bars(rows, protocol.primary),
@@ -226,13 +226,14 @@ def _examples(
     part: Literal["valid", "test"],
     scored: Artifact,
     recommender: Artifact,
+    k: int,
     num: int,
     seed: int,
 ) -> list[str]:
-    """Readable example users, drawn by seed among the scored ones."""
+    """Readable example users, drawn by seed among the scored ones; lists are cut to `k` places."""
     table = pl.read_parquet(scored.path / PER_USER)
     with np.load(scored.path / LISTS, allow_pickle=False) as file:
-        lists: IntArray = file["rows"]
+        lists: IntArray = file["rows"][:, :k]
     ids = SemanticIds.load(recommender.path) if (recommender.path / META).is_file() else None
     drawn = np.sort(generator(seed, "example users").choice(len(table), size=min(num, len(table)), replace=False))
     pairs = dataset.examples(part)

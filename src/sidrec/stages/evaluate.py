@@ -101,13 +101,28 @@ def _evaluate(
     }
     (writer.path / METRICS).write_text(json.dumps(metrics, indent=1, ensure_ascii=False), encoding="utf-8")
     writer.summary.update(
-        found.table.means(),
+        _headline(found, protocol),
         users=len(found.table),
         certified=found.figures["certified"],
+        seen_targets=found.figures["seen_targets"],
         protocol=metrics["protocol"],
         users_per_second=found.users_per_second,
         seconds=time.perf_counter() - start,
     )
+
+
+def _headline(found: Evaluation, protocol: Protocol) -> dict[str, float]:
+    """Means worth printing: item level at every k, SID level and the figures of the lists at the primary's k.
+
+    Recall equals hit (one target a user) and is left to the files.
+    """
+    at = "@" + protocol.primary.partition("@")[2]
+    means = {
+        name: value
+        for name, value in found.table.means().items()
+        if (name == protocol.primary or "recall@" not in name) and (not name.startswith("sid_") or name.endswith(at))
+    }
+    return means | {name: value for name, value in found.figures.items() if name.endswith(at)}
 
 
 def _check_catalogues(recommender: Recommender, dataset: Dataset, parents: dict[str, Artifact]) -> None:
