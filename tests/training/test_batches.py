@@ -1,3 +1,5 @@
+from itertools import chain
+
 import numpy as np
 import torch
 from hypothesis import given
@@ -12,7 +14,7 @@ def test_every_example_once_an_epoch(num, accumulation, piece, epoch):
     buckets.epoch = epoch
     pieces = list(buckets)
     assert len(pieces) == len(buckets)
-    assert sorted(sum(pieces, [])) == list(range(num))
+    assert sorted(chain(*pieces)) == list(range(num))
     assert all(len(batch) == piece for batch in pieces[: num // (accumulation * piece) * accumulation])
     assert pieces == list(buckets)
 

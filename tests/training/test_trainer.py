@@ -10,7 +10,7 @@ from torch import nn
 
 from sidrec.config import RunSettings
 from sidrec.errors import ConfigError, TrainingError
-from sidrec.training import trainer as trainer_module
+from sidrec.training import watch
 from sidrec.training.config import OptimizerConfig, TrainingConfig
 from sidrec.training.isolation import isolated_rng
 from sidrec.training.objectives import next_token_cross_entropy
@@ -98,7 +98,7 @@ def test_same_seed_same_weights_whatever_ran_before():
 
 def test_leaves_the_process_as_it_was(capfd):
     torch.manual_seed(1)
-    np.random.seed(1)  # noqa: NPY002
+    np.random.seed(1)
     random.seed(1)
     before = torch.get_rng_state(), np.random.get_state()[1].copy(), random.getstate(), dict(os.environ)
     precise = CONFIG.model_copy(update={"precision": "bf16"})
@@ -138,14 +138,14 @@ def test_first_step_equals_a_hand_written_adamw_step():
     assert torch.allclose(weights(model), weights(mine), atol=1e-5)
 
 
-class Interrupt(Exception):
+class InterruptError(Exception):
     pass
 
 
 @pytest.mark.parametrize("steps", [3, 5, 8])
 @pytest.mark.parametrize("accumulation", [1, 2])
 def test_killed_and_resumed_equals_uninterrupted(tmp_path, monkeypatch, steps, accumulation):
-    monkeypatch.setattr(trainer_module, "CHECKPOINT_SECONDS", 0.0)
+    monkeypatch.setattr(watch, "CHECKPOINT_SECONDS", 0.0)
     config = CONFIG.model_copy(update={"validate_every": 2, "accumulation": accumulation})
     examples = Ragged.draw()
 
@@ -162,7 +162,7 @@ def test_killed_and_resumed_equals_uninterrupted(tmp_path, monkeypatch, steps, a
         def forward(**batch):
             count[0] += 1
             if kill_at is not None and count[0] > kill_at * accumulation:
-                raise Interrupt
+                raise InterruptError
             return real(**batch)
 
         if kill_at is not None:
@@ -171,7 +171,7 @@ def test_killed_and_resumed_equals_uninterrupted(tmp_path, monkeypatch, steps, a
         return model, report
 
     whole, expected = run(tmp_path / "one")
-    with pytest.raises(Interrupt):
+    with pytest.raises(InterruptError):
         run(tmp_path / "two", kill_at=steps)
     assert (tmp_path / "two" / "checkpoints" / f"checkpoint-{steps}").is_dir()
     resumed, report = run(tmp_path / "two")
@@ -182,7 +182,7 @@ def test_killed_and_resumed_equals_uninterrupted(tmp_path, monkeypatch, steps, a
 
 
 def test_a_checkpoint_of_another_run_is_not_used(tmp_path, monkeypatch):
-    monkeypatch.setattr(trainer_module, "CHECKPOINT_SECONDS", 0.0)
+    monkeypatch.setattr(watch, "CHECKPOINT_SECONDS", 0.0)
     train_model(toy(), Ragged.draw(), CONFIG, RunSettings(seed=1, device="cpu", scratch=tmp_path))
     mixed, fresh = toy(), toy()
     train_model(mixed, Ragged.draw(), CONFIG, RunSettings(seed=2, device="cpu", scratch=tmp_path))

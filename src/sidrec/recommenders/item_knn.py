@@ -79,7 +79,7 @@ class ItemKNN(Recommender):
     class Config(RecommenderConfig):
         """How near and how often items must have stood together."""
 
-        kind: Literal["item-knn"] = "item-knn"
+        kind: Literal["item-knn"] = "item-knn"  # type: ignore[assignment]  # narrows the family's field
         neighbours: int = Field(default=200, ge=1)
         """Similar items kept for each item (M)."""
         window: int = Field(default=20, ge=1)
@@ -191,14 +191,15 @@ def neighbours(table: sparse.csr_array, width: int) -> tuple[IntArray, FloatArra
     >>> near.tolist(), values.tolist()
     ([[2], [0], [0]], [[2.0], [0.0], [3.0]])
     """
-    table = table.tocoo()
-    order = np.lexsort((table.col, -table.data, table.row))
-    row, column, value = table.row[order], table.col[order], table.data[order]
-    starts = np.concatenate([[0], np.cumsum(np.bincount(row, minlength=table.shape[0]))])
+    entries: Any = table.tocoo()
+    num_items = len(table.indptr) - 1
+    order = np.lexsort((entries.col, -entries.data, entries.row))
+    row, column, value = entries.row[order], entries.col[order], entries.data[order]
+    starts = np.concatenate([[0], np.cumsum(np.bincount(row, minlength=num_items))])
     place = np.arange(len(row)) - starts[row]
     kept = place < width
-    near = np.zeros((table.shape[0], width), dtype=np.int32)
-    values = np.zeros((table.shape[0], width), dtype=np.float32)
+    near = np.zeros((num_items, width), dtype=np.int32)
+    values = np.zeros((num_items, width), dtype=np.float32)
     near[row[kept], place[kept]] = column[kept]
     values[row[kept], place[kept]] = value[kept]
     return near, values

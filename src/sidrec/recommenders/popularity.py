@@ -50,7 +50,7 @@ class Popularity(Recommender):
     class Config(RecommenderConfig):
         """Nothing to choose."""
 
-        kind: Literal["popularity"] = "popularity"
+        kind: Literal["popularity"] = "popularity"  # type: ignore[assignment]  # narrows the family's field
 
     model: PopularityModel
 

@@ -1,7 +1,7 @@
 """SASRec: the honest baseline. A tuned full-softmax SASRec beats most published generative results."""
 
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -33,7 +33,7 @@ class SASRec(Recommender):
     class Config(RecommenderConfig):
         """Sizes of the network."""
 
-        kind: Literal["sasrec"] = "sasrec"
+        kind: Literal["sasrec"] = "sasrec"  # type: ignore[assignment]  # narrows the family's field
         hidden_size: int = Field(default=64, ge=1)
         """Width D of states and item table."""
         num_layers: int = Field(default=2, ge=1)
@@ -75,7 +75,8 @@ class SASRec(Recommender):
 
     def rank(self, histories: Histories, request: Request, run: RunSettings) -> Recommendations:
         """The items with the largest logits after each user's latest items."""
-        model = self.model.to(run.torch_device()).eval()
+        model: Any = self.model
+        model.to(run.torch_device()).eval()
 
         def score(batch: Histories) -> Tensor:
             recent = batch.last(self.config.max_history)

@@ -9,6 +9,7 @@ import shutil
 from pathlib import Path
 
 import numpy as np
+import torch
 from torch import Tensor, nn
 
 from sidrec.artifact import digest_of
@@ -31,8 +32,8 @@ def start_digest(model: nn.Module, examples: TrainingExamples, training: Trainin
 
 
 def _tensor_digest(value: Tensor) -> str:
-    raw = value.detach().cpu().contiguous().flatten()
-    return hashlib.sha256(memoryview(raw.numpy()) if raw.dtype.itemsize != 2 else raw.float().numpy()).hexdigest()
+    raw = value.detach().cpu().contiguous().flatten().view(torch.uint8)
+    return hashlib.sha256(raw.numpy().tobytes()).hexdigest()
 
 
 def find_checkpoint(folder: Path, digest: str) -> Path | None:

@@ -6,7 +6,7 @@ mean over target tokens, validation by recommending, keeping the best state, sil
 """
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Generator, Iterator
 from contextlib import contextmanager
 from math import ceil
 from pathlib import Path
@@ -14,26 +14,21 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 from torch.utils.data import DataLoader
-from transformers import PrinterCallback, Trainer, TrainerCallback, TrainingArguments, get_scheduler
+from transformers import PrinterCallback, Trainer, TrainingArguments, get_scheduler
 
 from sidrec.config import RunSettings
 from sidrec.errors import ArtifactError, ConfigError, TrainingError
-from sidrec.progress import Advance
 from sidrec.random import torch_seed
 from sidrec.training.batches import BatchDataset, LengthBuckets, TrainingExamples, padding_of
 from sidrec.training.checkpoints import find_checkpoint, keep_only, start_digest
 from sidrec.training.config import TrainingConfig, TrainReport
-from sidrec.training.isolation import isolated_process, isolated_rng
-from sidrec.training.record import TrainRecord
+from sidrec.training.isolation import isolated_process
+from sidrec.training.watch import StepWatch, Validation
 
 __all__ = ["train_model"]
 
-CHECKPOINT_SECONDS = 30.0
-"""At most so much work is lost when a run is killed."""
-LOSS_ENTRIES = 200
-"""Entries of the loss curve in a report."""
 SCHEDULES = {"cosine": "cosine", "linear": "linear", "constant": "constant_with_warmup"}
 
 
@@ -43,7 +38,7 @@ def train_model(
     training: TrainingConfig,
     run: RunSettings,
     *,
-    validate: Callable[[], dict[str, float]] | None = None,
+    validate: Validation | None = None,
 ) -> TrainReport:
     """Train a model in place and leave it, in evaluation mode, in the state that validated best.
 
@@ -70,8 +65,8 @@ def train_model(
         checkpoint = None
         if run.scratch is not None:
             checkpoint = find_checkpoint(folder, start_digest(model, examples, training, run))
-        watch = _Watch(training, validate)
-        trainer = _Trainer(model, examples, training, run, folder, watch)
+        trainer = _Trainer(model, examples, training, run, folder, validate)
+        watch = trainer.watch
         with run.progress("train", watch.total) as advance:
             watch.advance = advance
             trainer.train(resume_from_checkpoint=None if checkpoint is None else str(checkpoint))
@@ -93,40 +88,37 @@ class _Trainer(Trainer):
         training: TrainingConfig,
         run: RunSettings,
         folder: Path,
-        watch: "_Watch",
+        validate: Validation | None,
     ) -> None:
         arguments = _arguments(training, run, folder)
-        super().__init__(model, arguments, train_dataset=BatchDataset(examples), callbacks=[watch])
+        piece = arguments.per_device_train_batch_size
+        self.batches = LengthBuckets(examples.lengths, training.batch_size, piece, run.seed)
+        self.data: BatchDataset = BatchDataset(examples)
+        self.watch = StepWatch(model, self.batches, training, validate, keeps_checkpoints=run.scratch is not None)
+        super().__init__(model, arguments, train_dataset=self.data, callbacks=[self.watch])
         self.remove_callback(PrinterCallback)
         # The loss is scaled in compute_loss; this tells the loop not to scale it again.
         self.model_accepts_loss_kwargs = True
-        self.training, self.watch = training, watch
+        self.training = training
         self.examples_seen = self.padded = self.positions = 0
+        self.folder = folder
         self.partial: Path | None = None
-        self.keeps_checkpoints = run.scratch is not None
-        self.batches = LengthBuckets(
-            examples.lengths, training.batch_size, arguments.per_device_train_batch_size, run.seed
-        )
-        watch.attach(self, ceil(len(examples) / training.batch_size))
 
     def get_train_dataloader(self) -> DataLoader[Any]:
-        loader = DataLoader(
-            self.train_dataset,
-            batch_sampler=self.batches,
-            collate_fn=_unchanged,
-            pin_memory=self.args.dataloader_pin_memory,
+        pin_memory = self.args.dataloader_pin_memory
+        loader: DataLoader[Any] = DataLoader(
+            self.data, batch_sampler=self.batches, collate_fn=_unchanged, pin_memory=pin_memory
         )
         return self.accelerator.prepare(loader)
 
     def create_optimizer(self, model: nn.Module | None = None) -> torch.optim.Optimizer:
-        if self.optimizer is None:
-            config = self.training.optimizer
-            weights = [weight for weight in (model or self.model).parameters() if weight.requires_grad]
-            groups = [
-                {"params": [weight for weight in weights if weight.ndim >= 2], "weight_decay": config.weight_decay},
-                {"params": [weight for weight in weights if weight.ndim < 2], "weight_decay": 0.0},
-            ]
-            self.optimizer = torch.optim.AdamW(groups, lr=config.lr, fused=True)
+        config = self.training.optimizer
+        weights = [weight for weight in self.watch.model.parameters() if weight.requires_grad]
+        groups: list[dict[str, Any]] = [
+            {"params": [weight for weight in weights if weight.ndim >= 2], "weight_decay": config.weight_decay},
+            {"params": [weight for weight in weights if weight.ndim < 2], "weight_decay": 0.0},
+        ]
+        self.optimizer = torch.optim.AdamW(groups, lr=config.lr, fused=True)
         return self.optimizer
 
     def create_scheduler(self, num_training_steps: int, optimizer: torch.optim.Optimizer | None = None) -> Any:
@@ -141,7 +133,7 @@ class _Trainer(Trainer):
 
     def get_batch_samples(self, epoch_iterator: Iterator[Any], num_batches: int, device: Any) -> tuple[list[Any], Any]:
         batches = [batch for _, batch in zip(range(num_batches), epoch_iterator, strict=False)]
-        targets = torch.zeros((), dtype=torch.long, device=device)
+        targets: Any = torch.zeros((), dtype=torch.long, device=device)
         for batch in batches:
             padded, positions = padding_of(batch)
             self.padded, self.positions = self.padded + padded, self.positions + positions
@@ -162,11 +154,11 @@ class _Trainer(Trainer):
         return (loss, outputs) if return_outputs else loss
 
     def _get_output_dir(self, trial: Any) -> str:
-        return self.args.output_dir if self.partial is None else str(self.partial)
+        return str(self.folder if self.partial is None else self.partial)
 
     def _save_checkpoint(self, model: nn.Module, trial: Any) -> None:
         """Write the checkpoint under another name and rename it, so that it is whole or absent."""
-        folder = Path(self.args.output_dir)
+        folder = self.folder
         name = f"checkpoint-{self.state.global_step}"
         self.partial = folder / "partial"
         try:
@@ -203,113 +195,13 @@ class _Trainer(Trainer):
         )
 
 
-class _Watch(TrainerCallback):
-    """Follows the steps: order of batches, progress, losses, validation, when to stop and to save."""
-
-    def __init__(self, training: TrainingConfig, validate: Callable[[], dict[str, float]] | None) -> None:
-        self.training, self.validate = training, validate
-        self.record = TrainRecord()
-        self.advance: Advance | None = None
-        self.waiting: list[Tensor] = []
-        self.step = self.total = 0
-        self.train_seconds = 0.0
-
-    def attach(self, trainer: _Trainer, steps_per_epoch: int) -> None:
-        self.trainer, self.steps_per_epoch = trainer, steps_per_epoch
-        self.total = self.training.max_steps or ceil(self.training.max_epochs * steps_per_epoch)
-        self.validate_every = self.training.validate_every or steps_per_epoch
-        self.loss_every = max(1, self.total // LOSS_ENTRIES)
-        # Reading a loss waits for an accelerator, so there it is done for several steps at once.
-        self.read_every = 1 if trainer.args.device.type == "cpu" else 20
-
-    def add_loss(self, loss: Tensor) -> None:
-        """Note a part of the loss of the step in progress."""
-        self.part = self.part + loss
-
-    def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        if state.global_step:
-            self.record = TrainRecord.load(Path(args.output_dir) / f"checkpoint-{state.global_step}")
-            self._tell(state.global_step)
-        self.step = state.global_step
-        self.part: Tensor | float = 0.0
-        self.saved_at = self.resumed_at = time.perf_counter()
-
-    def on_epoch_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        self.trainer.batches.epoch = state.global_step // self.steps_per_epoch
-
-    def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        self.step = state.global_step
-        self.waiting.append(torch.as_tensor(self.part))
-        self.part = 0.0
-        last = self.step >= self.total
-        due = self.step % self.validate_every == 0 or last
-        if due or len(self.waiting) >= self.read_every:
-            self._read_losses()
-        if self.validate is not None and due:
-            self._validate()
-        if self.training.patience and self.record.misses >= self.training.patience:
-            control.should_training_stop = True
-        if last or control.should_training_stop:
-            self.train_seconds += time.perf_counter() - self.resumed_at
-        elif self._is_save_due(due):
-            self._read_losses()
-            control.should_save = True
-            self.saved_at = time.perf_counter()
-
-    def _is_save_due(self, validated: bool) -> bool:
-        if not self.trainer.keeps_checkpoints:
-            return False
-        # Clocks of several processes differ, steps do not.
-        if self.trainer.args.world_size > 1:
-            return validated
-        return time.perf_counter() - self.saved_at >= CHECKPOINT_SECONDS
-
-    def _read_losses(self) -> None:
-        """Fetch the losses of the last steps; stop at the first that is not finite."""
-        values = torch.stack(self.waiting).tolist() if self.waiting else []
-        first = self.step - len(values) + 1
-        self.waiting = []
-        for step, loss in enumerate(values, start=first):
-            if not -float("inf") < loss < float("inf"):
-                raise _not_finite(step, loss, self.training)
-            self.record.add_loss(step, loss, self.loss_every)
-        if values:
-            self._tell(len(values), f"loss {values[-1]:.4f}")
-
-    def _validate(self) -> None:
-        before = time.perf_counter()
-        self.train_seconds += before - self.resumed_at
-        model: Any = self.trainer.model
-        model.eval()
-        with isolated_rng(), torch.no_grad():
-            metrics = self.validate() if self.validate is not None else {}
-        model.train()
-        self.record.add_validation(self.step, float(next(iter(metrics.values()))), model)
-        self.resumed_at = time.perf_counter()
-
-    def _tell(self, steps: int, note: str = "") -> None:
-        if self.advance is not None:
-            self.advance(steps, note)
-
-
 def _num_targets(batch: dict[str, Any]) -> Any:
     """Number of targets in a batch: its labels, or its examples where there are none."""
     return (batch["labels"] != -100).sum() if "labels" in batch else len(next(iter(batch.values())))
 
 
-def _unchanged(batch: dict[str, Tensor]) -> dict[str, Tensor]:
+def _unchanged(batch: Any) -> Any:
     return batch
-
-
-def _not_finite(step: int, loss: float, training: TrainingConfig) -> TrainingError:
-    lr, norm = training.optimizer.lr, training.optimizer.max_grad_norm
-    hint = " or set training.precision=fp32" if training.precision != "fp32" else ""
-    return TrainingError(
-        f"the loss became {loss} at step {step}",
-        where=f"training with optimizer.lr={lr:g}, max_grad_norm={norm:g}, precision={training.precision}",
-        expected="a finite loss",
-        next=f"lower training.optimizer.lr (say to {lr / 3:.1g}) or training.optimizer.max_grad_norm{hint}",
-    )
 
 
 def _arguments(training: TrainingConfig, run: RunSettings, folder: Path) -> TrainingArguments:
@@ -340,7 +232,7 @@ def _arguments(training: TrainingConfig, run: RunSettings, folder: Path) -> Trai
         dataloader_pin_memory=device == "cuda",
     )
     # One process uses one device; several are started by torchrun or accelerate, not by DataParallel.
-    arguments._n_gpu = min(arguments.n_gpu, 1)
+    arguments._n_gpu = min(arguments.n_gpu, 1)  # pyright: ignore[reportPrivateUsage] - it has no public setting
     pieces = training.accumulation * arguments.world_size
     if training.batch_size % pieces:
         raise ConfigError(
@@ -352,7 +244,7 @@ def _arguments(training: TrainingConfig, run: RunSettings, folder: Path) -> Trai
 
 
 @contextmanager
-def _folder(run: RunSettings) -> Iterator[Path]:
+def _folder(run: RunSettings) -> Generator[Path]:
     """Where checkpoints go; a folder that vanishes at once where the run keeps none."""
     if run.scratch is not None:
         yield run.scratch / "checkpoints"
@@ -362,7 +254,7 @@ def _folder(run: RunSettings) -> Iterator[Path]:
 
 
 @contextmanager
-def _plain_model(model: nn.Module) -> Iterator[None]:
+def _plain_model(model: nn.Module) -> Generator[None]:
     """Put back what the borrowed trainer changes on the model object besides its weights."""
     config: Any = getattr(model, "config", None)
     before = None if config is None else dict(vars(config))

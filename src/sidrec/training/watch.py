@@ -1,0 +1,148 @@
+"""What happens between the steps of a training run: progress, losses, validation, when to stop and to save.
+
+Leaves out the steps themselves, which are the borrowed trainer's.
+"""
+
+import time
+from collections.abc import Callable
+from math import ceil
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from transformers import TrainerCallback
+
+from sidrec.errors import TrainingError
+from sidrec.progress import Advance
+from sidrec.training.batches import LengthBuckets
+from sidrec.training.config import TrainingConfig
+from sidrec.training.isolation import isolated_rng
+from sidrec.training.record import TrainRecord
+
+__all__ = ["StepWatch", "Validation"]
+
+Validation = Callable[[], dict[str, float]]
+"""Scores a model as it is now; the primary metric first, higher is better."""
+
+CHECKPOINT_SECONDS = 30.0
+"""At most so much work is lost when a run is killed."""
+LOSS_ENTRIES = 200
+"""Entries of the loss curve in a report."""
+READ_EVERY = 20
+"""Steps whose losses are fetched together from an accelerator, because fetching waits for it."""
+
+
+class StepWatch(TrainerCallback):
+    """Follows the steps of one run.
+
+    Args:
+        model: as the caller gave it, before it is wrapped.
+        batches: whose order is set at the start of each epoch.
+        training: how long, how often to validate, when to stop.
+        validate: None where nothing is validated.
+        keeps_checkpoints: whether checkpoints are wanted.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        batches: LengthBuckets,
+        training: TrainingConfig,
+        validate: Validation | None,
+        keeps_checkpoints: bool,
+    ) -> None:
+        self.model, self.batches, self.training = model, batches, training
+        self.validate, self.keeps_checkpoints = validate, keeps_checkpoints
+        self.steps_per_epoch = ceil(len(batches.lengths) / batches.step_size)
+        self.total = training.max_steps or ceil(training.max_epochs * self.steps_per_epoch)
+        """Steps of the whole run, unless it stops early."""
+        self.validate_every = training.validate_every or self.steps_per_epoch
+        self.loss_every = max(1, self.total // LOSS_ENTRIES)
+        self.record = TrainRecord()
+        self.advance: Advance | None = None
+        self.waiting: list[Tensor] = []
+        self.part: Tensor | float = 0.0
+        self.step = 0
+        self.train_seconds = self.saved_at = self.resumed_at = 0.0
+
+    def add_loss(self, loss: Tensor) -> None:
+        """Note a part of the loss of the step in progress."""
+        self.part = self.part + loss
+
+    def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        """Start the clocks; after a checkpoint was loaded, go on with its record."""
+        if state.global_step:
+            self.record = TrainRecord.load(Path(args.output_dir) / f"checkpoint-{state.global_step}")
+            self._tell(state.global_step)
+        self.step = state.global_step
+        self.saved_at = self.resumed_at = time.perf_counter()
+
+    def on_epoch_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        """Set the order of the epoch, also of one that a resumed run enters in the middle."""
+        self.batches.epoch = state.global_step // self.steps_per_epoch
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        """After an optimizer step: report, validate, stop or ask for a checkpoint, whatever is due."""
+        self.step = state.global_step
+        self.waiting.append(torch.as_tensor(self.part))
+        self.part = 0.0
+        last = self.step >= self.total
+        due = self.step % self.validate_every == 0 or last
+        if due or args.device.type == "cpu" or len(self.waiting) >= READ_EVERY:
+            self._read_losses()
+        if self.validate is not None and due:
+            self._validate(self.validate)
+        if self.training.patience and self.record.misses >= self.training.patience:
+            control.should_training_stop = True
+        if last or control.should_training_stop:
+            self.train_seconds += time.perf_counter() - self.resumed_at
+        elif self._is_save_due(args.world_size, due):
+            self._read_losses()
+            control.should_save = True
+            self.saved_at = time.perf_counter()
+
+    def _is_save_due(self, num_processes: int, validated: bool) -> bool:
+        if not self.keeps_checkpoints:
+            return False
+        # Clocks of several processes differ, steps do not.
+        if num_processes > 1:
+            return validated
+        return time.perf_counter() - self.saved_at >= CHECKPOINT_SECONDS
+
+    def _read_losses(self) -> None:
+        """Fetch the losses of the last steps; stop at the first that is not finite."""
+        values = torch.stack(self.waiting).tolist() if self.waiting else []
+        first = self.step - len(values) + 1
+        self.waiting = []
+        for step, loss in enumerate(values, start=first):
+            if not -float("inf") < loss < float("inf"):
+                raise _not_finite(step, loss, self.training)
+            self.record.add_loss(step, loss, self.loss_every)
+        if values:
+            self._tell(len(values), f"loss {values[-1]:.4f}")
+
+    def _validate(self, validate: Validation) -> None:
+        before = time.perf_counter()
+        self.train_seconds += before - self.resumed_at
+        self.model.eval()
+        with isolated_rng(), torch.no_grad():
+            metrics = validate()
+        self.model.train()
+        self.record.add_validation(self.step, float(next(iter(metrics.values()))), self.model)
+        self.resumed_at = time.perf_counter()
+
+    def _tell(self, steps: int, note: str = "") -> None:
+        if self.advance is not None:
+            self.advance(steps, note)
+
+
+def _not_finite(step: int, loss: float, training: TrainingConfig) -> TrainingError:
+    lr, norm = training.optimizer.lr, training.optimizer.max_grad_norm
+    hint = " or set training.precision=fp32" if training.precision != "fp32" else ""
+    return TrainingError(
+        f"the loss became {loss} at step {step}",
+        where=f"training with optimizer.lr={lr:g}, max_grad_norm={norm:g}, precision={training.precision}",
+        expected="a finite loss",
+        next=f"lower training.optimizer.lr (say to {lr / 3:.1g}) or training.optimizer.max_grad_norm{hint}",
+    )
