@@ -42,4 +42,23 @@ CASES = [
         fields={"hidden_size": 32, "num_layers": 1, "dropout": 0.0, "max_history": 8},
         learns=TrainingConfig(max_epochs=40, batch_size=32, optimizer=OptimizerConfig(lr=5e-3)),
     ),
+    # Test histories are longer than any in training; a short memory sees the same lengths in both.
+    Case(
+        "tiger",
+        fields={
+            "d_model": 32,
+            "d_kv": 16,
+            "num_heads": 2,
+            "d_ff": 64,
+            "num_layers": 1,
+            "dropout": 0.0,
+            "max_history": 2,
+        },
+        learns=TrainingConfig(max_epochs=45, batch_size=64, optimizer=OptimizerConfig(lr=8e-3)),
+    ),
+    Case(
+        "decoder",
+        fields={"d_model": 32, "num_heads": 2, "d_ff": 64, "num_layers": 2, "dropout": 0.0, "max_history": 4},
+        learns=TrainingConfig(max_epochs=90, batch_size=64, optimizer=OptimizerConfig(lr=5e-3)),
+    ),
 ]
