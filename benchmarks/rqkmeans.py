@@ -6,10 +6,10 @@ reconstruction error as a share of the variance.
 
 import numpy as np
 import torch
-from harness import Benchmark, compare
 from sklearn.cluster import KMeans
 from threadpoolctl import threadpool_limits
 
+from harness import Benchmark, compare
 from sidrec.embeddings.base import ItemEmbeddings
 from sidrec.tokenizers.quality import code_quality, relative_error
 from sidrec.tokenizers.rqkmeans import RQKMeans

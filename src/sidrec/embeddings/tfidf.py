@@ -30,7 +30,7 @@ class TfidfEmbedder(Embedder):
         fields: tuple[str, ...] = ()  # type: ignore[assignment]
         """Text fields to use, joined in this order; empty means all of the catalogue."""
         dims: int = Field(default=64, ge=1)
-        """Dimensions; fewer if the texts hold fewer words. Many leave residuals in which later levels find no clusters."""
+        """Dimensions; fewer if the texts hold fewer words. With many, later levels find no clusters in what is left."""
         max_words: int = Field(default=50000, ge=1)
         """Size of the vocabulary, the most frequent words first."""
         normalize: bool = True
@@ -59,7 +59,7 @@ class TfidfEmbedder(Embedder):
             advance()
             dims = min(config.dims, *weights.shape)
             state = int(generator(run.seed, "tfidf").integers(2**31))
-            left, strength, _ = randomized_svd(weights, dims, n_iter=5, random_state=state)
+            left, strength, _ = randomized_svd(weights, dims, random_state=state)
             vectors = (left * strength).astype(np.float32)
             advance()
         if config.normalize:

@@ -2,8 +2,10 @@
 
 TIGER (2023, arXiv:2305.05065), LC-Rec (2023, arXiv:2311.09049), LETTER (2024, arXiv:2405.07314)
 without its collaborative and diversity terms. Nothing is variational. Deviations from their code:
-inputs are standardised, codebooks start from k-means over all items, the learning rate falls, the
-best state is kept, and encoding never needs the trainer.
+inputs are standardised, the commitment of every level reaches the encoder (`commit="first"` is
+theirs), codebooks start from k-means over all items, unused codes are revived, the learning rate
+falls, the best state is kept, and encoding never needs the trainer. On the texts of a catalogue of
+4,344 items each of the changes lowered both reconstruction error and collisions.
 
 The loop is its own: thousands of tiny epochs on resident tensors, with no transfer to the host
 inside a step.
@@ -58,17 +60,17 @@ class RQVAE(ResidualTokenizer):
         """Weight of the commitment loss."""
         quantization_weight: float = Field(default=1.0, ge=0)
         """Weight of codebook and commitment losses beside the reconstruction."""
-        commit: Literal["first", "all"] = "first"
-        """Levels whose commitment reaches the encoder: `first` as published, where residuals pass no gradient on."""
+        commit: Literal["first", "all"] = "all"
+        """Levels whose commitment reaches the encoder; LC-Rec's and LETTER's code lets only the first."""
         balanced_levels: int = Field(default=0, ge=0)
         """Last levels whose codes are balanced by Sinkhorn in training; LC-Rec and LETTER balance one."""
         epsilon: float = Field(default=0.003, gt=0)
         """Entropy weight of Sinkhorn."""
-        epochs: int = Field(default=300, ge=1)
+        epochs: int = Field(default=100, ge=1)
         """Passes over the items."""
-        batch_size: int = Field(default=512, ge=1)
+        batch_size: int = Field(default=128, ge=1)
         """Items in a step."""
-        lr: float = Field(default=1e-3, gt=0)
+        lr: float = Field(default=2e-3, gt=0)
         """Peak learning rate of AdamW."""
         weight_decay: float = Field(default=1e-4, ge=0)
         """Decoupled weight decay, on all parameters as published."""
@@ -82,8 +84,8 @@ class RQVAE(ResidualTokenizer):
         """Arithmetic of encoder and decoder in training; quantisation is always fp32."""
         revive_every: int = Field(default=10, ge=0)
         """Epochs after which codes that no item used move to items; 0 leaves them dead. Not in the last quarter."""
-        validate_every: int = Field(default=25, ge=0)
-        """Epochs between looks at all items; the state with the least error plus collision rate is kept (0: the last)."""
+        validate_every: int = Field(default=10, ge=0)
+        """Epochs between looks at all items; the least error plus collision rate is kept (0: the last state)."""
 
     _network: ResidualAutoencoder | None = None
 
@@ -151,14 +153,16 @@ class RQVAE(ResidualTokenizer):
 
     def _new_network(self, dims: int) -> ResidualAutoencoder:
         config: RQVAE.Config = self.config
-        return ResidualAutoencoder(
-            [dims, *config.layers, config.latent_dim],
-            [config.codebook_size] * config.levels,
-            dropout=config.dropout,
-            passes_residual_gradient=config.commit == "all",
-            num_balanced=config.balanced_levels,
-            epsilon=config.epsilon,
-        )
+        # Layers draw first weights from the global stream, which is the caller's.
+        with torch.random.fork_rng([]):
+            return ResidualAutoencoder(
+                [dims, *config.layers, config.latent_dim],
+                [config.codebook_size] * config.levels,
+                dropout=config.dropout,
+                passes_residual_gradient=config.commit == "all",
+                num_balanced=config.balanced_levels,
+                epsilon=config.epsilon,
+            )
 
     def _adopt(self, network: ResidualAutoencoder) -> None:
         self._network = network.cpu().eval().requires_grad_(False)
