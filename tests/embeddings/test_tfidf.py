@@ -42,3 +42,10 @@ def test_texts_without_words() -> None:
     marks = Catalog(pl.DataFrame({"item_id": ["a", "b"], "title": ["!", "?"]}))
     with pytest.raises(DataError, match="no word of two or more letters"):
         TfidfEmbedder().embed(marks, RunSettings())
+
+
+def test_equal_texts_have_equal_vectors() -> None:
+    titles = ["the same title", "another one"] * 50
+    catalog = Catalog(pl.DataFrame({"item_id": [str(row) for row in range(100)], "title": titles}))
+    vectors = TfidfEmbedder().embed(catalog, RunSettings()).vectors
+    assert len(np.unique(vectors, axis=0)) == 2

@@ -60,7 +60,7 @@ class TfidfEmbedder(Embedder):
             dims = min(config.dims, *weights.shape)
             state = int(generator(run.seed, "tfidf").integers(2**31))
             left, strength, _ = randomized_svd(weights, dims, random_state=state)
-            vectors = (left * strength).astype(np.float32)
+            vectors = (left * strength).astype(np.float32)[_first_with_equal_text(texts)]
             advance()
         if config.normalize:
             vectors = unit_length(vectors)
@@ -69,6 +69,12 @@ class TfidfEmbedder(Embedder):
     def facts(self, catalog: Catalog) -> Json:
         """Fields used and items without text."""
         return text_facts(catalog, self.config.fields)
+
+
+def _first_with_equal_text(texts: list[str]) -> list[int]:
+    """For each text the row of its first occurrence: products of equal rows may differ in the last bit."""
+    first: dict[str, int] = {}
+    return [first.setdefault(text, row) for row, text in enumerate(texts)]
 
 
 def unit_length(vectors: FloatArray) -> FloatArray:
