@@ -14,9 +14,9 @@ from typing import Any
 import numpy as np
 import polars as pl
 import torch
-from harness import Benchmark, compare
 from transformers import T5Config, T5ForConditionalGeneration
 
+from harness import Benchmark, compare
 from sidrec.config import RunSettings
 from sidrec.data.catalog import Catalog
 from sidrec.data.columns import Columns
