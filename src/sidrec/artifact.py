@@ -39,6 +39,15 @@ __all__ = [
 ]
 
 MANIFEST = "artifact.json"
+MAKERS = {
+    "dataset": "prepare",
+    "embeddings": "embed",
+    "tokenizer": "tokenize",
+    "recommender": "train",
+    "evaluation": "evaluate",
+    "comparison": "compare",
+}
+"""Kind → the command that makes it."""
 FORMAT = 1
 """Number of the artefact layout; raised when an older reader could misread a newer directory."""
 
@@ -185,7 +194,7 @@ def open_artifact(path: Path | str, kind: str | None = None) -> Artifact:
         raise ArtifactError(
             f"there is no artefact at {path}",
             expected=f"a directory with {MANIFEST}",
-            next=_what_is_there(path),
+            next=_what_is_there(path, kind),
         )
     try:
         manifest: Json = json.loads(manifest_path.read_text(encoding="utf-8"))
@@ -215,10 +224,11 @@ def open_artifact(path: Path | str, kind: str | None = None) -> Artifact:
     return Artifact(path, found_kind, manifest)
 
 
-def _what_is_there(path: Path) -> str:
+def _what_is_there(path: Path, kind: str | None) -> str:
     parent = path.parent
     names = sorted(p.name for p in parent.iterdir() if (p / MANIFEST).is_file()) if parent.is_dir() else []
-    return f"artefacts in {parent}: {', '.join(names)}" if names else f"there is none in {parent} either"
+    there = f"artefacts in {parent}: {', '.join(names)}" if names else f"there is none in {parent} either"
+    return f"make it with 'sidrec {MAKERS[kind]}'; {there}" if kind in MAKERS else there
 
 
 def _file_digests(directory: Path) -> dict[str, str]:

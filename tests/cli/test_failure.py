@@ -37,22 +37,20 @@ def test_messages(capsys, error: BaseException, code: int, words: list[str]) -> 
 
 def test_unexpected_errors_leave_their_traceback_in_a_file(capsys, monkeypatch, tmp_path: Path) -> None:
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
-    try:
-        raise ZeroDivisionError("by nought")
-    except ZeroDivisionError as error:
-        assert report(error, debug=False) == 1
+    with pytest.raises(ZeroDivisionError) as caught:
+        _ = 1 // int("0")
+    assert report(caught.value, debug=False) == 1
     text = capsys.readouterr().err
-    assert "ZeroDivisionError: by nought" in text
+    assert "ZeroDivisionError: " in text
     (file,) = tmp_path.iterdir()
     assert str(file) in text
     assert "Traceback" in file.read_text()
 
 
 def test_debug_shows_the_traceback(capsys) -> None:
-    try:
-        raise ZeroDivisionError("by nought")
-    except ZeroDivisionError as error:
-        report(error, debug=True)
+    with pytest.raises(ZeroDivisionError) as caught:
+        _ = 1 // int("0")
+    report(caught.value, debug=True)
     assert "Traceback" in capsys.readouterr().err
 
 

@@ -43,10 +43,11 @@ def run_settings(seed: int = 0, device: str = "auto", threads: int = 0) -> Gener
     """
     if threads:
         _limit_threads(threads)
+    from sidrec.cli.interrupts import listening
     from sidrec.cli.progress import open_progress
     from sidrec.config import RunSettings
 
-    with open_progress(sys.stderr) as progress:
+    with open_progress(sys.stderr) as display, listening(display) as progress:
         yield RunSettings(seed=seed, device=device, progress=progress)
 
 
