@@ -13,6 +13,7 @@ from sidrec.errors import ArtifactError, ConfigError, DataError
 from sidrec.evaluation.protocol import Protocol
 from sidrec.evaluation.significance import paired_bootstrap
 from sidrec.stages.compare import compare, comparison_rows, example_texts
+from sidrec.stages.evaluate import evaluate
 from sidrec.stages.layout import RunFolder
 from sidrec.testing.toy import cycle_dataset, grid_semantic_ids
 
@@ -153,11 +154,18 @@ def test_a_recommender_of_another_dataset_is_refused(folder):
 
 
 def test_different_rules_are_refused_unless_one_is_given(folder):
-    save_recommender(folder, "other", Cycle(), cycle_dataset(), protocol=Protocol(exclude_seen=False))
+    evaluate(folder.recommender("late"), "test", Protocol(exclude_seen=False), RUN)
+    evaluate(folder.recommender("never"), "test", Protocol(), RUN)
     with pytest.raises(ConfigError, match="different rules"):
         compare(folder, RUN)
     result = compare(folder, RUN, protocol=Protocol(max_users=10))
     assert "10 drawn" in result.artifact.summary["protocol"]
+
+
+def test_recommenders_that_were_not_scored_follow_the_rules_of_the_others(folder):
+    evaluate(folder.recommender("late"), "test", Protocol(exclude_seen=False), RUN)
+    assert "seen items allowed" in compare(folder, RUN).artifact.summary["protocol"]
+    assert "seen items excluded" in compare(folder, RUN, part="valid").artifact.summary["protocol"]
 
 
 def test_an_empty_run_says_what_to_do(tmp_path):

@@ -29,14 +29,15 @@ def compare(
     Settings are fields of the protocol, as in 'sidrec evaluate'; without any, the rules of the evaluations hold.
     """
     with run_settings(seed, device, threads) as settings_of_run:
+        from sidrec.config import parse, with_overrides
+        from sidrec.evaluation.protocol import Protocol
         from sidrec.stages.compare import compare as stage
         from sidrec.stages.compare import comparison_rows, example_texts
         from sidrec.stages.layout import RunFolder
-        from sidrec.stages.recipe import common_protocol
 
-        folder = RunFolder(run)
-        protocol = common_protocol(folder, split.value, settings or [])
-        result = stage(folder, settings_of_run, split.value, examples, force, protocol)
+        fields = with_overrides({}, settings or [])
+        protocol = parse(Protocol, fields, where="settings of the command line") if settings else None
+        result = stage(RunFolder(run), settings_of_run, split.value, examples, force, protocol)
         columns, *rows = comparison_rows(result.artifact)
     if as_json:
         print_json(stage_json("compare", result) | {"rows": [dict(zip(columns, row, strict=True)) for row in rows]})

@@ -51,17 +51,17 @@ def compare(
         part: which targets are scored.
         examples: example users of the best generative recommender.
         force: score and write everything anew.
-        protocol: the rules; None takes those that the recommenders were trained with.
+        protocol: the rules; None takes those of the evaluations that stand, or the defaults.
 
     Raises:
         ArtifactError: the run has no dataset or no recommender.
         DataError: a recommender was trained on another dataset.
-        ConfigError: the recommenders were trained with different rules and none was given.
+        ConfigError: the evaluations that stand follow different rules and none was given.
     """
     dataset = open_artifact(folder.dataset, "dataset")
     recommenders = _recommenders(folder)
     _check_dataset(recommenders, dataset)
-    protocol = protocol or _common_protocol(recommenders)
+    protocol = protocol or _common_protocol(folder, recommenders, part)
     scored = {name: evaluate(folder.recommender(name), part, protocol, run, force).artifact for name in recommenders}
 
     def write(writer: ArtifactWriter) -> None:
@@ -112,19 +112,22 @@ def _check_dataset(recommenders: dict[str, Artifact], dataset: Artifact) -> None
         )
 
 
-def _common_protocol(recommenders: dict[str, Artifact]) -> Protocol:
-    """The rules that all recommenders were trained with."""
-    found = {
-        name: parse(Protocol, artifact.config.get("evaluation", {}), where=str(artifact.path))
-        for name, artifact in recommenders.items()
-    }
+def _common_protocol(folder: RunFolder, recommenders: dict[str, Artifact], part: Literal["valid", "test"]) -> Protocol:
+    """The rules of the evaluations that stand; recommenders that were not scored yet follow the others."""
+    found: dict[str, Protocol] = {}
+    for name in recommenders:
+        path = folder.evaluation(name, part)
+        if (path / MANIFEST).is_file():
+            found[name] = parse(Protocol, open_artifact(path, "evaluation").config["protocol"], where=str(path))
+    if not found:
+        return Protocol()
     first = next(iter(found))
     others = [name for name in found if found[name] != found[first]]
     if others:
         raise ConfigError(
-            f"evaluation: '{first}' and '{others[0]}' were trained with different rules: "
+            f"evaluation: '{first}' and '{others[0]}' were scored by different rules: "
             f"{found[first].describe()} | {found[others[0]].describe()}",
-            next="train them with the same 'evaluation' settings, or say which rules apply",
+            next=f"say which rules hold for all: sidrec compare {folder.path} primary={found[first].primary}",
         )
     return found[first]
 

@@ -13,7 +13,7 @@ from typing import Annotated, Any, cast
 
 from pydantic import SerializeAsAny
 
-from sidrec.artifact import MANIFEST, open_artifact
+from sidrec.artifact import open_artifact
 from sidrec.config import Config, load_yaml, merge, parse, slot, with_overrides
 from sidrec.data.dataset import PartName
 from sidrec.errors import ArtifactError, ConfigError
@@ -28,7 +28,6 @@ from sidrec.types import Json
 
 __all__ = [
     "Recipe",
-    "common_protocol",
     "load_recipe",
     "needs_semantic_ids",
     "part_config",
@@ -134,29 +133,6 @@ def protocol_for(recommender: Path, part: PartName, overrides: Iterable[str]) ->
             "protocol"
         ]
     return parse(Protocol, with_overrides(known, overrides), where="settings of the command line")
-
-
-def common_protocol(folder: RunFolder, part: PartName, overrides: Iterable[str]) -> Protocol:
-    """The rules that all recommenders of a run were scored with on a part; settings, if given, decide alone.
-
-    Raises:
-        ConfigError: wrong settings, or evaluations under different rules.
-    """
-    settings = list(overrides)
-    if settings:
-        return parse(Protocol, with_overrides({}, settings), where="settings of the command line")
-    home = folder.evaluation("", part).parent
-    paths = sorted(path.parent for path in home.glob(f"[!.]*-{part}/{MANIFEST}"))
-    known = [parse(Protocol, open_artifact(path, "evaluation").config["protocol"], str(path)) for path in paths]
-    for path, protocol in zip(paths, known, strict=True):
-        if protocol != known[0]:
-            raise ConfigError(
-                f"the evaluations '{paths[0].name}' and '{path.name}' follow different rules: "
-                f"{known[0].describe()} | {protocol.describe()}",
-                where=str(home),
-                next=f"say which rules hold for all: sidrec compare {folder.path} primary={protocol.primary}",
-            )
-    return known[0] if known else Protocol()
 
 
 def show_recipe(recipe: Recipe) -> str:
