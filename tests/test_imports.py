@@ -26,7 +26,7 @@ print(json.dumps([before == after, [name for name in {HEAVY!r} if name in sys.mo
     assert json.loads(done.stdout) == [True, []]
 
 
-@pytest.mark.parametrize("name", sidrec.__all__)
+@pytest.mark.parametrize("name", sorted(set(sidrec.__all__) - {"__version__"}))
 def test_public_names_are_there(name: str) -> None:
     found = getattr(sidrec, name)
     assert found.__name__ == name

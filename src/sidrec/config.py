@@ -10,7 +10,7 @@ import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, ClassVar, TypeAlias, TypeVar
+from typing import Any, ClassVar, TypeAlias, TypeVar, get_args
 
 import yaml
 from pydantic import BaseModel, BeforeValidator, ConfigDict, ValidationError
@@ -135,9 +135,11 @@ def _fields(cls: type[BaseModel], path: tuple[str, ...]) -> list[str]:
     """Field names of the model that lies at `path` under `cls`."""
     for name in path:
         annotation = cls.model_fields[name].annotation
-        if not (isinstance(annotation, type) and issubclass(annotation, BaseModel)):
+        choices = (annotation, *get_args(annotation))  # an optional model is a union with None
+        models = [choice for choice in choices if isinstance(choice, type) and issubclass(choice, BaseModel)]
+        if not models:
             return []
-        cls = annotation
+        cls = models[0]
     return list(cls.model_fields)
 
 

@@ -97,6 +97,17 @@ def test_paths_without_a_reader(sidrec, toy: Path, tmp_path: Path) -> None:
     assert_clear(sidrec("run", "popularity", "--run", tmp_path, "--path", toy), 2, "--reader")
 
 
+def test_a_dataset_prepared_otherwise_is_not_taken_silently(sidrec, prepared: Path) -> None:
+    assert sidrec("run", "popularity", "--run", prepared, "--reader", "letter").code == 0
+    done = sidrec("run", "popularity", "--run", prepared, "--reader", "letter", "data.min_length=4")
+    assert_clear(done, 2, "prepared with other settings", "--path")
+
+
+def test_unknown_settings_of_the_data_are_named(sidrec) -> None:
+    done = sidrec("recipes", "check", "tiger", "data.reader=letter", "data.min_lenght=4")
+    assert_clear(done, 2, "data.min_lenght: unknown key", "did you mean 'min_length'?")
+
+
 def test_missing_data_and_unknown_readers(sidrec, toy: Path, tmp_path: Path) -> None:
     run = ("--run", tmp_path / "run")
     assert_clear(sidrec("prepare", "--reader", "letter", "--path", tmp_path / "gone", *run), 1, "gone")

@@ -11,7 +11,7 @@ RunPath = Annotated[Path, typer.Option("--run", help="Folder of the run.", file_
 Name = Annotated[str | None, typer.Option("--name", help="What the result is called; without it, its kind.")]
 Settings = Annotated[
     list[str] | None,
-    typer.Argument(metavar="[KEY.PATH=VALUE]...", help="Settings laid over the defaults.", show_default=False),
+    typer.Argument(metavar="KEY.PATH=VALUE", help="Settings laid over the defaults.", show_default=False),
 ]
 Seed = Annotated[int, typer.Option("--seed", min=0, help="Seed of everything that is drawn.")]
 Device = Annotated[str, typer.Option("--device", help="cpu, cuda, …; auto takes the first accelerator.")]

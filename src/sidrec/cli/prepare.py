@@ -24,7 +24,7 @@ def prepare(
 ) -> None:
     """Read, filter and split raw data; print what was kept and why the rest was dropped.
 
-    Settings: reader.COLUMN=…, filters.…, split.kind=leave-one-out, …; all of them stand in 'sidrec recipes show'.
+    Settings such as user_core=5 or split.kind=temporal; 'sidrec recipes show tiger data.reader=NAME' explains all.
     """
     with run_settings(seed, threads=threads) as settings_of_run:
         from sidrec.config import parse, with_overrides

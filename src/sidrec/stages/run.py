@@ -58,7 +58,8 @@ def run_recipe(
 
     Raises:
         ArtifactError: there is no source and the run has no dataset.
-        ConfigError: there is a source and the recipe does not say how to read it.
+        ConfigError: there is a source and the recipe does not say how to read it; or there is none and
+            the run's dataset was prepared otherwise than the recipe says.
     """
     name = name or recipe.default_name
     steps: list[Step] = []
@@ -73,7 +74,7 @@ def run_recipe(
         return result
 
     if source is None:
-        open_artifact(folder.dataset, "dataset")
+        _check_dataset(folder, recipe)
     else:
         data = recipe.data
         if data is None:
@@ -85,6 +86,17 @@ def run_recipe(
     do("train", lambda: train(folder, recipe, run, name, tokenizer=tokenizer, force=force))
     do("evaluate", lambda: evaluate(folder.recommender(name), "test", recipe.evaluation, run, force=force))
     return steps
+
+
+def _check_dataset(folder: RunFolder, recipe: Recipe) -> None:
+    """Refuse a dataset that is missing, or that the recipe's own settings would have made differently."""
+    dataset = open_artifact(folder.dataset, "dataset")
+    if recipe.data is not None and recipe.data.model_dump(mode="json") != dataset.config:
+        raise ConfigError(
+            "data: the run's dataset was prepared with other settings than the recipe's",
+            where=str(folder.dataset),
+            next="name the raw data with --path to prepare it again, or leave the recipe's 'data' out",
+        )
 
 
 def _semantic_ids(
