@@ -59,12 +59,21 @@ class RunSettings:
     """Folder for files that let a killed run resume; None keeps nothing."""
 
     def torch_device(self) -> str:
-        """The device name to use, with `auto` resolved."""
-        if self.device != "auto":
-            return self.device
+        """The device name to use, with `auto` resolved.
+
+        Raises:
+            ConfigError: this machine or this torch has no such device.
+        """
         import torch
 
-        return "cuda" if torch.cuda.is_available() else "cpu"
+        if self.device == "auto":
+            return "cuda" if torch.cuda.is_available() else "cpu"
+        try:
+            torch.empty(0, device=self.device)
+        except (RuntimeError, AssertionError) as error:
+            reason = str(error).partition("\n")[0]
+            raise ConfigError(f"device: '{self.device}' cannot be used: {reason}", next="use auto or cpu") from error
+        return self.device
 
 
 def slot(family: str) -> BeforeValidator:

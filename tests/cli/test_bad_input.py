@@ -108,6 +108,13 @@ def test_unknown_settings_of_the_data_are_named(sidrec) -> None:
     assert_clear(done, 2, "data.min_lenght: unknown key", "did you mean 'min_length'?")
 
 
+@pytest.mark.parametrize("device", ["nosuch", "cuda:99"])
+def test_a_device_that_is_not_there(sidrec, prepared: Path, small: list[str], device: str) -> None:
+    done = sidrec("train", "sasrec", "--run", prepared, *small, "--device", device)
+    assert_clear(done, 2, f"device: '{device}' cannot be used")
+    assert not (prepared / "recommenders").exists() or not list((prepared / "recommenders").iterdir())
+
+
 def test_missing_data_and_unknown_readers(sidrec, toy: Path, tmp_path: Path) -> None:
     run = ("--run", tmp_path / "run")
     assert_clear(sidrec("prepare", "--reader", "letter", "--path", tmp_path / "gone", *run), 1, "gone")
