@@ -63,7 +63,7 @@ def test_run_makes_what_is_needed_and_skips_what_stands(sidrec, prepared: Path, 
     [
         ("training.optimizer.lr=0.01", {"train", "evaluate"}),
         ("tokenizer.levels=2", {"tokenize", "train", "evaluate"}),
-        ("embeddings.dims=4", {"embed", "tokenize", "train", "evaluate"}),
+        ("embeddings.dims=1", {"embed", "tokenize", "train", "evaluate"}),
         ("evaluation.k=[1,10]", {"evaluate"}),
         ("evaluation.slices.head_share=0.3", {"evaluate"}),
         ("description=other", set()),
