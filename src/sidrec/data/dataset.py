@@ -1,6 +1,7 @@
 """A prepared dataset: the artefact that every later stage starts from."""
 
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Literal
 
@@ -10,7 +11,7 @@ import polars as pl
 from sidrec.artifact import Artifact, open_artifact
 from sidrec.data.catalog import Catalog
 from sidrec.data.columns import Columns
-from sidrec.data.sequences import Histories, Sequences
+from sidrec.data.sequences import Histories, Sequences, positions_within
 from sidrec.errors import DataError
 from sidrec.types import IntArray
 
@@ -100,6 +101,43 @@ class Dataset:
         """int32[P], target rows of a part's examples."""
         examples = self.examples(part)
         return self.sequences.targets(examples.users, examples.cuts)
+
+    def training_events(self) -> Histories:
+        """What training may see, each event once: one history for each user with a training example.
+
+        These are a user's items up to and including the last training target. Where a "given" split has several
+        lines of one user, whose histories overlap, later lines add their targets only.
+        """
+        return self._training_events
+
+    def training_counts(self) -> IntArray:
+        """int64[N], how often each item occurs in `training_events`."""
+        return self._training_counts
+
+    @cached_property
+    def _training_events(self) -> Histories:
+        sequences, examples = self.sequences, self.split.train
+        num_seen = np.zeros(len(sequences), dtype=np.int64)
+        np.maximum.at(num_seen, examples.users, examples.cuts + 1)
+        lines = np.flatnonzero(num_seen)
+        names, first, owner = np.unique(np.asarray(sequences.users)[lines], return_index=True, return_inverse=True)
+        whole = lines[first]
+        is_event = np.zeros(len(sequences.rows), dtype=np.bool_)
+        is_event[sequences.offsets[examples.users] + examples.cuts] = True
+        is_event[np.repeat(sequences.offsets[whole], num_seen[whole]) + positions_within(num_seen[whole])] = True
+        user = np.full(len(sequences), -1, dtype=np.int64)
+        user[lines] = owner
+        users = np.repeat(user, sequences.lengths)[is_event]
+        order = np.argsort(users, kind="stable")
+        offsets = np.concatenate([[0], np.cumsum(np.bincount(users, minlength=len(names)))]).astype(np.int64)
+        return Histories(sequences.rows[is_event][order].astype(np.int32), offsets)
+
+    @cached_property
+    def _training_counts(self) -> IntArray:
+        counts = np.bincount(self._training_events.rows, minlength=len(self.catalog))
+        # Shared by all who ask.
+        counts.setflags(write=False)
+        return counts
 
     def save(self, directory: Path) -> None:
         """Write the dataset's files into a directory (inside `artifact.create`)."""

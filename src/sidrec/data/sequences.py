@@ -8,7 +8,17 @@ import numpy as np
 from sidrec.errors import DataError
 from sidrec.types import IntArray
 
-__all__ = ["Histories", "Sequences"]
+__all__ = ["Histories", "Sequences", "positions_within"]
+
+
+def positions_within(counts: IntArray) -> IntArray:
+    """int64[sum of counts], the numbers 0 … count-1 of every group, one group after the other.
+
+    >>> positions_within(np.array([2, 0, 3])).tolist()
+    [0, 1, 0, 1, 2]
+    """
+    ends = np.cumsum(counts, dtype=np.int64)
+    return np.arange(ends[-1] if len(ends) else 0) - np.repeat(ends - counts, counts)
 
 
 @dataclass(frozen=True)
@@ -49,6 +59,15 @@ class Histories:
         """int64[U], number of items in each history."""
         return np.diff(self.offsets)
 
+    @property
+    def owners(self) -> IntArray:
+        """int64[T], for each item of `rows` the number of the history it stands in.
+
+        >>> Histories.of([[3, 1], [], [2]]).owners.tolist()
+        [0, 0, 2]
+        """
+        return np.repeat(np.arange(len(self)), self.lengths)
+
     def take(self, index: IntArray | slice) -> "Histories":
         """The histories at the given positions."""
         positions = np.arange(len(self))[index]
@@ -66,11 +85,10 @@ class Histories:
         """int32[U, T]: histories side by side, short ones filled up with `fill`."""
         width = int(self.lengths.max(initial=0)) if width is None else width
         out = np.full((len(self), width), fill, dtype=np.int32)
-        user = np.repeat(np.arange(len(self)), self.lengths)
-        place = np.arange(len(self.rows)) - np.repeat(self.offsets[:-1], self.lengths)
+        place = positions_within(self.lengths)
         if left:
             place = place + np.repeat(width - self.lengths, self.lengths)
-        out[user, place] = self.rows
+        out[self.owners, place] = self.rows
         return out
 
 
@@ -125,5 +143,4 @@ class Sequences:
 def _gather(rows: IntArray, starts: IntArray, lengths: IntArray) -> tuple[IntArray, IntArray]:
     """Slices `rows[start:start + length]` laid one after the other, and their offsets."""
     offsets = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64)
-    index = np.arange(offsets[-1]) + np.repeat(starts - offsets[:-1], lengths)
-    return rows[index], offsets
+    return rows[np.repeat(starts, lengths) + positions_within(lengths)], offsets

@@ -12,7 +12,7 @@ from pydantic import Field, model_validator
 
 from sidrec.config import Config, Part
 from sidrec.data.dataset import Examples, Split
-from sidrec.data.sequences import Sequences
+from sidrec.data.sequences import Sequences, positions_within
 from sidrec.errors import DataError
 from sidrec.types import FloatArray, IntArray
 
@@ -159,8 +159,7 @@ def _ranges(stops: IntArray) -> Examples:
     """Cuts 1 … stop of every line; none where stop < 1."""
     counts = np.maximum(stops, 0)
     users = np.repeat(np.arange(len(stops), dtype=np.int32), counts)
-    cuts = np.arange(1, len(users) + 1) - np.repeat(np.cumsum(counts) - counts, counts)
-    return Examples(users, cuts.astype(np.int32))
+    return Examples(users, (positions_within(counts) + 1).astype(np.int32))
 
 
 def _times(sequences: Sequences) -> IntArray | FloatArray:
