@@ -2,10 +2,10 @@
 
 import json
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Generator, Iterable, Sequence
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, ClassVar, Literal, Self
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self
 
 import numpy as np
 
@@ -16,12 +16,16 @@ from sidrec.data.dataset import Dataset
 from sidrec.data.sequences import Histories
 from sidrec.decoding.recommendations import Recommendations, Request
 from sidrec.errors import ConfigError, DataError
+from sidrec.recommenders.recommended import RecommendedList
 from sidrec.registry import load_class
 from sidrec.tokenizers.semantic_ids import SemanticIds
 from sidrec.training.config import TrainingConfig, TrainReport
-from sidrec.types import Json
+from sidrec.types import IntArray, Json
 
-__all__ = ["Recommended", "Recommender", "RecommenderConfig", "Validate"]
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
+__all__ = ["Recommender", "RecommenderConfig", "Validate"]
 
 FILE = "recommender.json"
 
@@ -35,14 +39,6 @@ class RecommenderConfig(Config):
     kind: str
 
 
-@dataclass(frozen=True)
-class Recommended:
-    """One recommended item: its id and its score (higher is better)."""
-
-    item: str
-    score: float
-
-
 class Recommender(Part, ABC):
     """Histories → next items.
 
@@ -53,8 +49,35 @@ class Recommender(Part, ABC):
     needs_semantic_ids: ClassVar[bool] = False
     """Whether `fit` needs a table of semantic IDs."""
 
-    catalog: Catalog
+    model_class: ClassVar[type["PreTrainedModel"]]
+    """The transformers class of the weights."""
+
+    model: Any
+    """The weights, of `model_class`; set by `fit` and by loading."""
     semantic_ids: SemanticIds | None = None
+    """The codes that the recommender writes; None for those that need none."""
+    _catalog: Catalog | None = None
+
+    @property
+    def catalog(self) -> Catalog:
+        """The items that it was fitted on.
+
+        Raises:
+            DataError: the recommender was neither fitted nor loaded.
+        """
+        if self._catalog is None:
+            raise self.unfitted()
+        return self._catalog
+
+    @catalog.setter
+    def catalog(self, catalog: Catalog) -> None:
+        self._catalog = catalog
+
+    def unfitted(self) -> DataError:
+        """The error of a use that needs a fitted recommender."""
+        return DataError(
+            f"this '{self.config.kind}' was never fitted", next="call fit, or load one with Recommender.load"
+        )
 
     @abstractmethod
     def fit(
@@ -68,7 +91,8 @@ class Recommender(Part, ABC):
     ) -> TrainReport:
         """Learn from the training examples of a dataset; keep the state that validated best.
 
-        Sets `catalog` and `semantic_ids`. Only `dataset.split.train` targets may be learnt from.
+        Sets `catalog` and `model`, and `semantic_ids` if they are needed. Only `dataset.training_events()`
+        may be learnt from.
         """
 
     @abstractmethod
@@ -78,18 +102,38 @@ class Recommender(Part, ABC):
         Deterministic. An empty history is legal and gets the model's best guess.
         """
 
-    @abstractmethod
     def save_weights(self, directory: Path) -> None:
-        """Write the weights into a directory as `transformers` does."""
+        """Write the weights as a Hugging Face directory."""
+        self.model.save_pretrained(directory)
 
-    @abstractmethod
     def load_weights(self, directory: Path) -> None:
         """Read what `save_weights` wrote; `config`, `catalog` and `semantic_ids` are set already."""
+        loaded: Any = self.model_class.from_pretrained(directory, local_files_only=True)
+        self.model = loaded.eval()
 
     @property
-    @abstractmethod
     def num_parameters(self) -> int:
-        """Number of learnt values (counts and similarities of the baselines included)."""
+        """Number of learnt values; tied ones count once."""
+        return sum(weight.numel() for weight in self.model.parameters())
+
+    @contextmanager
+    def evaluating(self, run: RunSettings) -> Generator[Any]:
+        """The model on the run's device, without dropout and gradients; its mode is put back afterwards.
+
+        Raises:
+            DataError: the recommender was neither fitted nor loaded.
+        """
+        import torch
+
+        _ = self.catalog
+        model = self.model
+        was_training = model.training
+        model.to(run.torch_device()).eval()
+        try:
+            with torch.no_grad():
+                yield model
+        finally:
+            model.train(was_training)
 
     @property
     def max_ties(self) -> int:
@@ -106,7 +150,7 @@ class Recommender(Part, ABC):
         exact: bool = False,
         on_unknown: Literal["raise", "skip"] = "raise",
         run: RunSettings = RunSettings(),
-    ) -> list[list[Recommended]]:
+    ) -> list[RecommendedList]:
         """The k best next items of each history of item ids (oldest first).
 
         Args:
@@ -118,34 +162,38 @@ class Recommender(Part, ABC):
             on_unknown: what to do with ids that are not in the catalogue.
             run: device and progress display.
 
+        Returns:
+            For each history a sequence of `Recommended`, best first, with its certificate `exact`.
+
         Raises:
-            DataError: an id is unknown and `on_unknown` is "raise".
+            DataError: the recommender was never fitted, or an id is unknown and `on_unknown` is "raise".
         """
-        lists = [list(history) for history in histories]
-        if on_unknown == "skip":
-            lists = [[item for item in items if self.catalog.knows(item)] for items in lists]
         mask = None
         if allowed is not None:
             mask = np.zeros(len(self.catalog), dtype=np.bool_)
-            mask[self.catalog.rows(allowed)] = True
+            mask[self._rows(allowed, "allowed")] = True
         request = Request(k=k, exclude_seen=exclude_seen, allowed=mask, exact=exact)
-        ranked = self.rank(Histories.of(self.catalog.rows(items) for items in lists), request, run)
-        return [
-            [
-                Recommended(str(self.catalog.ids[int(row)]), float(score))
-                for row, score in zip(rows, scores, strict=True)
-                if row >= 0
-            ]
-            for rows, scores in zip(ranked.rows, ranked.scores, strict=True)
-        ]
+        known = self.catalog.knows
+        lists = histories if on_unknown == "raise" else ([*filter(known, items)] for items in histories)
+        rows = Histories.of(self._rows(items, f"history {number}") for number, items in enumerate(lists, start=1))
+        return RecommendedList.of(self.rank(rows, request, run), self.catalog, self.semantic_ids)
+
+    def _rows(self, ids: Iterable[str], where: str) -> IntArray:
+        """Rows of item ids that came from outside."""
+        if isinstance(ids, str):
+            raise DataError(f"'{ids}' is one string", where=where, expected="a list of item ids")
+        try:
+            return self.catalog.rows(ids)
+        except DataError as error:
+            raise DataError(error.what, where=where, expected=error.expected) from None
 
     def save(self, directory: Path) -> None:
         """Write all of the recommender's files into a directory (inside `artifact.create`)."""
         from sidrec.training.isolation import silent_transformers
 
+        self.catalog.save(directory)
         with silent_transformers():
             self.save_weights(directory)
-        self.catalog.save(directory)
         if self.semantic_ids is not None:
             self.semantic_ids.save(directory, self.catalog)
         config: Json = self.config.model_dump(mode="json")

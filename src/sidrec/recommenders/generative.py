@@ -5,8 +5,6 @@ all items at once are elsewhere (`sasrec`, the baselines).
 """
 
 from abc import abstractmethod
-from pathlib import Path
-from typing import Any, ClassVar
 
 import numpy as np
 import torch
@@ -21,7 +19,6 @@ from sidrec.decoding.beam import beam_search
 from sidrec.decoding.recommendations import BeamConfig, Recommendations, Request
 from sidrec.decoding.scorer import SidScorer
 from sidrec.decoding.trie import ItemTrie
-from sidrec.errors import DataError
 from sidrec.random import torch_seed
 from sidrec.recommenders.base import Recommender, RecommenderConfig, Validate
 from sidrec.tasks.next_item import ItemTokens, Prompts
@@ -48,9 +45,6 @@ class GenerativeRecommender(Recommender):
     """A transformers model over semantic-ID tokens, searched under the catalogue's trie."""
 
     needs_semantic_ids = True
-    model_class: ClassVar[type[PreTrainedModel]]
-    """The transformers class of the weights."""
-
     model: PreTrainedModel
     _derived: tuple[SemanticIds, ItemTokens, ItemTrie] | None = None
     """Tables made from the semantic IDs, and the IDs they were made from."""
@@ -79,9 +73,7 @@ class GenerativeRecommender(Recommender):
             DataError: the recommender was neither fitted nor loaded.
         """
         if self.semantic_ids is None:
-            raise DataError(
-                f"this '{self.config.kind}' was never fitted", next="call fit, or load one with Recommender.load"
-            )
+            raise self.unfitted()
         return self.semantic_ids
 
     @property
@@ -136,25 +128,5 @@ class GenerativeRecommender(Recommender):
 
     def rank(self, histories: Histories, request: Request, run: RunSettings) -> Recommendations:
         """The best items of every history, by constrained beam search."""
-        model: Any = self.model
-        was_training = model.training
-        model.to(run.torch_device()).eval()
-        try:
-            with torch.no_grad():
-                return beam_search(self.scorer(), self.trie, histories, request, self.config.search, run)
-        finally:
-            model.train(was_training)
-
-    def save_weights(self, directory: Path) -> None:
-        """Write a directory that the model class's `from_pretrained` reads."""
-        self.model.save_pretrained(directory)
-
-    def load_weights(self, directory: Path) -> None:
-        """Read what `save_weights` wrote."""
-        loaded: Any = self.model_class.from_pretrained(directory, local_files_only=True)
-        self.model = loaded.eval()
-
-    @property
-    def num_parameters(self) -> int:
-        """Number of weights; tied ones count once."""
-        return sum(weight.numel() for weight in self.model.parameters())
+        with self.evaluating(run):
+            return beam_search(self.scorer(), self.trie, histories, request, self.config.search, run)

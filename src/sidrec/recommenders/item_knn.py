@@ -6,7 +6,6 @@ in the sequential rules of Ludewig and Jannach (2018, arXiv:1803.09587).
 """
 
 import time
-from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
@@ -21,8 +20,7 @@ from sidrec.data.dataset import Dataset
 from sidrec.data.sequences import Histories
 from sidrec.decoding.recommendations import Recommendations, Request
 from sidrec.recommenders.base import Recommender, RecommenderConfig, Validate
-from sidrec.recommenders.popularity import counted_report
-from sidrec.recommenders.scored import rank_scores, training_events
+from sidrec.recommenders.scored import counted_report, rank_scores, training_events
 from sidrec.tokenizers.semantic_ids import SemanticIds
 from sidrec.training.config import TrainingConfig, TrainReport
 from sidrec.types import FloatArray, IntArray
@@ -95,6 +93,7 @@ class ItemKNN(Recommender):
         recency: float = Field(default=0.8, gt=0, le=1)
         """Weight of an item relative to the item after it."""
 
+    model_class = ItemKNNModel
     model: ItemKNNModel
 
     def fit(
@@ -108,7 +107,7 @@ class ItemKNN(Recommender):
     ) -> TrainReport:
         """Count pairs. Nothing is chosen by validation and the training settings are not used."""
         started = time.perf_counter()
-        self.catalog, self.semantic_ids = dataset.catalog, semantic_ids
+        self.catalog = dataset.catalog
         config, num_items = self.config, len(dataset.catalog)
         events = training_events(dataset)
         table = similarities(events, num_items, config, run)
@@ -133,14 +132,6 @@ class ItemKNN(Recommender):
         age = np.repeat(recent.offsets[1:], recent.lengths) - 1 - np.arange(len(recent.rows))
         weights = np.power(self.config.recency, age).astype(np.float32)
         return sparse.csr_array((weights, recent.rows, recent.offsets), shape=(len(recent), len(self.catalog)))
-
-    def save_weights(self, directory: Path) -> None:
-        """Write the neighbour table as a Hugging Face directory."""
-        self.model.save_pretrained(directory)
-
-    def load_weights(self, directory: Path) -> None:
-        """Read the neighbour table."""
-        self.model = ItemKNNModel.from_pretrained(directory)
 
     @property
     def num_parameters(self) -> int:

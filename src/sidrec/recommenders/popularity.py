@@ -1,7 +1,6 @@
 """Popularity: everybody gets the items with the most training events. The floor of every comparison."""
 
 import time
-from pathlib import Path
 from typing import Literal
 
 import numpy as np
@@ -14,7 +13,7 @@ from sidrec.data.dataset import Dataset
 from sidrec.data.sequences import Histories
 from sidrec.decoding.recommendations import Recommendations, Request
 from sidrec.recommenders.base import Recommender, RecommenderConfig, Validate
-from sidrec.recommenders.scored import rank_scores, training_events
+from sidrec.recommenders.scored import counted_report, rank_scores, training_events
 from sidrec.tokenizers.semantic_ids import SemanticIds
 from sidrec.training.config import TrainingConfig, TrainReport
 
@@ -52,6 +51,7 @@ class Popularity(Recommender):
 
         kind: Literal["popularity"] = "popularity"  # type: ignore[assignment]  # narrows the family's field
 
+    model_class = PopularityModel
     model: PopularityModel
 
     def fit(
@@ -65,7 +65,7 @@ class Popularity(Recommender):
     ) -> TrainReport:
         """Count. Nothing is chosen by validation and the training settings are not used."""
         started = time.perf_counter()
-        self.catalog, self.semantic_ids = dataset.catalog, semantic_ids
+        self.catalog = dataset.catalog
         counts = np.bincount(training_events(dataset).rows, minlength=len(dataset.catalog))
         self.model = PopularityModel(PopularityModelConfig(num_items=len(counts))).eval()
         self.model.counts.copy_(torch.from_numpy(counts))
@@ -78,29 +78,3 @@ class Popularity(Recommender):
             return self.model(len(batch))
 
         return rank_scores(score, len(self.catalog), histories, request, run)
-
-    def save_weights(self, directory: Path) -> None:
-        """Write the counts as a Hugging Face directory."""
-        self.model.save_pretrained(directory)
-
-    def load_weights(self, directory: Path) -> None:
-        """Read the counts."""
-        self.model = PopularityModel.from_pretrained(directory)
-
-    @property
-    def num_parameters(self) -> int:
-        """One count an item."""
-        return self.model.counts.numel()
-
-
-def counted_report(num_examples: int, seconds: float) -> TrainReport:
-    """The report of a recommender that counts instead of taking gradient steps."""
-    return TrainReport(
-        steps=0,
-        seconds=seconds,
-        examples_per_second=num_examples / max(seconds, 1e-9),
-        padding_share=0.0,
-        best_metric=None,
-        best_step=0,
-        losses=(),
-    )

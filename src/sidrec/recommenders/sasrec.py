@@ -1,7 +1,6 @@
 """SASRec: the honest baseline. A tuned full-softmax SASRec beats most published generative results."""
 
-from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 import torch
@@ -51,6 +50,7 @@ class SASRec(Recommender):
                 raise ValueError(f"hidden_size {self.hidden_size} is not a multiple of num_heads {self.num_heads}")
             return self
 
+    model_class = SASRecModel
     model: SASRecModel
 
     def fit(
@@ -63,7 +63,7 @@ class SASRec(Recommender):
         validate: Validate | None = None,
     ) -> TrainReport:
         """Train on all positions that are training targets; keep the state that validated best."""
-        self.catalog, self.semantic_ids = dataset.catalog, semantic_ids
+        self.catalog = dataset.catalog
         sizes = self.config.model_dump(exclude={"kind"})
         with isolated_rng(torch_seed(run.seed, "sasrec")):
             self.model = SASRecModel(SASRecModelConfig(num_items=len(dataset.catalog), **sizes))
@@ -75,26 +75,11 @@ class SASRec(Recommender):
 
     def rank(self, histories: Histories, request: Request, run: RunSettings) -> Recommendations:
         """The items with the largest logits after each user's latest items."""
-        model: Any = self.model
-        model.to(run.torch_device()).eval()
+        with self.evaluating(run) as model:
 
-        def score(batch: Histories) -> Tensor:
-            recent = batch.last(self.config.max_history)
-            input_ids = torch.from_numpy(recent.padded(fill=0).astype(np.int64)).to(model.device)
-            return model.scores(input_ids, torch.from_numpy(recent.lengths).to(model.device))
+            def score(batch: Histories) -> Tensor:
+                recent = batch.last(self.config.max_history)
+                input_ids = torch.from_numpy(recent.padded(fill=0).astype(np.int64)).to(model.device)
+                return model.scores(input_ids, torch.from_numpy(recent.lengths).to(model.device))
 
-        with torch.inference_mode():
             return rank_scores(score, len(self.catalog), histories, request, run)
-
-    def save_weights(self, directory: Path) -> None:
-        """Write network and item table as a Hugging Face directory."""
-        self.model.save_pretrained(directory)
-
-    def load_weights(self, directory: Path) -> None:
-        """Read network and item table."""
-        self.model = SASRecModel.from_pretrained(directory)
-
-    @property
-    def num_parameters(self) -> int:
-        """Learnt values, the item table included."""
-        return sum(weight.numel() for weight in self.model.parameters())

@@ -13,9 +13,10 @@ from sidrec.config import RunSettings
 from sidrec.data.dataset import Dataset
 from sidrec.data.sequences import Histories
 from sidrec.decoding.recommendations import Recommendations, Request
+from sidrec.training.config import TrainReport
 from sidrec.types import IntArray
 
-__all__ = ["rank_scores", "training_events"]
+__all__ = ["counted_report", "rank_scores", "training_events"]
 
 SCORES_AT_ONCE = 2**23
 """Scores held at once (32 MiB of float32), which sets how many users are ranked together."""
@@ -79,6 +80,19 @@ def _best(scores_BN: Tensor, k: int) -> tuple[Tensor, Tensor]:
         full = scores_BN[tied].sort(dim=1, descending=True, stable=True)
         top[tied], rows[tied] = full.values[:, :k], full.indices[:, :k]
     return top, rows
+
+
+def counted_report(num_examples: int, seconds: float) -> TrainReport:
+    """The report of a recommender that counts instead of taking gradient steps."""
+    return TrainReport(
+        steps=0,
+        seconds=seconds,
+        examples_per_second=num_examples / max(seconds, 1e-9),
+        padding_share=0.0,
+        best_metric=None,
+        best_step=0,
+        losses=(),
+    )
 
 
 def training_events(dataset: Dataset) -> Histories:

@@ -46,6 +46,7 @@ def check_recommender(
     """
     training = training or TrainingConfig(max_epochs=1)
     recommender = make()
+    _check_unfitted(recommender)
     report = recommender.fit(dataset, training, RUN, semantic_ids=semantic_ids)
     _check_report(recommender, report)
     histories = _histories(dataset)
@@ -54,6 +55,7 @@ def check_recommender(
     _check_allowed(recommender, histories)
     _check_short_lists(recommender, histories)
     _check_batches(recommender, histories)
+    _check_ids(recommender, histories)
     _check_unknown_item(recommender)
     _check_config(recommender)
     again = make()
@@ -76,6 +78,15 @@ def _same(one: Recommendations, two: Recommendations, what: str) -> None:
     assert np.array_equal(one.rows, two.rows), f"{what}: different items"
     assert np.array_equal(one.scores, two.scores), f"{what}: different scores"
     assert np.array_equal(one.exact, two.exact), f"{what}: different certificates"
+
+
+def _check_unfitted(recommender: Recommender) -> None:
+    message = ""
+    try:
+        recommender.recommend([["item-0"]], run=RUN)
+    except DataError as error:
+        message = str(error)
+    assert "never fitted" in message, "a recommender that was never fitted does not say so"
 
 
 def _check_report(recommender: Recommender, report: TrainReport) -> None:
@@ -149,12 +160,24 @@ def _check_unknown_item(recommender: Recommender) -> None:
     known = str(recommender.catalog.ids[0])
     message = ""
     try:
-        recommender.recommend([[known, "no such item"]], k=2, run=RUN)
+        recommender.recommend([[known], [known, "no such item"]], k=2, run=RUN)
     except DataError as error:
         message = str(error)
     assert "'no such item'" in message, "an unknown item is accepted, or not named"
+    assert "history 2" in message, "the history of an unknown item is not named"
     skipped = recommender.recommend([[known, "no such item"]], k=2, on_unknown="skip", run=RUN)
     assert skipped == recommender.recommend([[known]], k=2, run=RUN), "a skipped item changes the list"
+
+
+def _check_ids(recommender: Recommender, histories: Histories) -> None:
+    """Lists by item id say what `rank` says in rows, its certificates included."""
+    catalog = recommender.catalog
+    ids = [catalog.ids_of(histories[user]) for user in range(len(histories))]
+    ranked = _rank(recommender, histories)
+    for user, found in enumerate(recommender.recommend(ids, k=5, run=RUN)):
+        assert catalog.rows(item.item for item in found).tolist() == [row for row in ranked.rows[user] if row >= 0]
+        assert [item.score for item in found] == ranked.scores[user][: len(found)].tolist(), "scores differ"
+        assert found.exact == ranked.exact[user], "the certificate got lost"
 
 
 def _check_config(recommender: Recommender) -> None:
