@@ -1,4 +1,4 @@
-"""One row a recommender: tiny settings with which it is held against the recommender contract.
+"""One row a recommender and one or more a tokenizer: tiny settings with which they are held against their contracts.
 
 A new method adds its row here and is tested like all the others.
 """
@@ -61,4 +61,46 @@ CASES = [
         fields={"d_model": 32, "num_heads": 2, "d_ff": 64, "num_layers": 2, "dropout": 0.0, "max_history": 4},
         learns=TrainingConfig(max_epochs=90, batch_size=64, optimizer=OptimizerConfig(lr=5e-3)),
     ),
+]
+
+
+@dataclass(frozen=True)
+class TokenizerCase:
+    """A tokenizer with a tiny configuration.
+
+    Attributes:
+        kind: its name in the registry.
+        fields: of its configuration.
+        note: which of a kind's cases this is.
+        why_not: why it can be held against no contract.
+    """
+
+    kind: str
+    fields: dict[str, Any] = field(default_factory=dict)
+    note: str = ""
+    why_not: str = ""
+
+
+SMALL_VAE = {"layers": (32,), "latent_dim": 8, "levels": 2, "codebook_size": 16, "epochs": 6, "batch_size": 64}
+
+TOKENIZERS = [
+    TokenizerCase("rqkmeans", {"levels": 3, "codebook_size": 16}),
+    TokenizerCase("rqkmeans", {"levels": 2, "codebook_size": 16, "normalize": True}, "directions"),
+    TokenizerCase("rqkmeans", {"levels": 2, "codebook_size": 16, "collisions": "nearest_free"}, "nearest free"),
+    TokenizerCase("rqvae", SMALL_VAE),
+    TokenizerCase(
+        "rqvae",
+        {
+            **SMALL_VAE,
+            "dropout": 0.1,
+            "commit": "all",
+            "balanced_levels": 1,
+            "revive_every": 2,
+            "collisions": {"kind": "sinkhorn_reassign", "rounds": 2},
+        },
+        "all options",
+    ),
+    TokenizerCase("given"),
+    TokenizerCase("given", {"sizes": (16, 16), "collisions": "append_level"}, "with sizes"),
+    TokenizerCase("auto", why_not="it stands for another tokenizer until the dataset is known"),
 ]

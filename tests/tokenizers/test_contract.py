@@ -1,37 +1,51 @@
-"""Every tokenizer that learns keeps the same promises."""
+"""Every tokenizer of tests/cases.py keeps the promises of its interface."""
 
-from collections.abc import Callable
+import sys
+from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
 
+from sidrec.config import parse
 from sidrec.errors import DataError
-from sidrec.testing.tokenizer_contract import blobs, check_tokenizer
-from sidrec.tokenizers.base import VectorTokenizer
+from sidrec.registry import REGISTRY, load_class
+from sidrec.testing.tokenizer_contract import blobs, check_importing_tokenizer, check_tokenizer
+from sidrec.testing.toy import cycle_dataset
+from sidrec.tokenizers.base import ImportingTokenizer, Tokenizer, VectorTokenizer
+from sidrec.tokenizers.given import Given
 from sidrec.tokenizers.rqkmeans import RQKMeans
 from sidrec.tokenizers.rqvae import RQVAE
 
-SMALL_VAE = {"layers": (32,), "latent_dim": 8, "levels": 2, "codebook_size": 16, "epochs": 6, "batch_size": 64}
+sys.path.insert(0, str(Path(__file__).parents[1]))
+from cases import TOKENIZERS, TokenizerCase
 
-TOKENIZERS = {
-    "rqkmeans": lambda: RQKMeans(levels=3, codebook_size=16),
-    "rqkmeans, directions": lambda: RQKMeans(levels=2, codebook_size=16, normalize=True),
-    "rqkmeans, nearest free": lambda: RQKMeans(levels=2, codebook_size=16, collisions="nearest_free"),
-    "rqvae": lambda: RQVAE(**SMALL_VAE),
-    "rqvae, all options": lambda: RQVAE(
-        **SMALL_VAE,
-        dropout=0.1,
-        commit="all",
-        balanced_levels=1,
-        revive_every=2,
-        collisions={"kind": "sinkhorn_reassign", "rounds": 2},
-    ),
-}
+CODES = np.stack([np.arange(24) // 4, np.arange(24) % 3], axis=1).astype(np.int32)
+DATASET = replace(cycle_dataset(24), given_codes=CODES)
 
 
-@pytest.mark.parametrize("factory", TOKENIZERS.values(), ids=TOKENIZERS)
-def test_contract(factory: Callable[[], VectorTokenizer]) -> None:
-    check_tokenizer(factory)
+def make(case: TokenizerCase) -> Tokenizer:
+    cls = load_class("tokenizer", case.kind)
+    return cls(parse(cls.Config, {"kind": case.kind, **case.fields}))
+
+
+def name(case: TokenizerCase) -> str:
+    return f"{case.kind}, {case.note}" if case.note else case.kind
+
+
+def test_every_tokenizer_has_a_case() -> None:
+    assert {case.kind for case in TOKENIZERS} == set(REGISTRY["tokenizer"])
+
+
+@pytest.mark.parametrize("case", TOKENIZERS, ids=name)
+def test_contract(case: TokenizerCase) -> None:
+    tokenizer = make(case)
+    if isinstance(tokenizer, VectorTokenizer):
+        check_tokenizer(lambda: make(case))
+    elif isinstance(tokenizer, ImportingTokenizer):
+        check_importing_tokenizer(lambda: make(case), DATASET)
+    else:
+        assert case.why_not, f"{case.kind} neither learns nor imports"
 
 
 class Restless(RQKMeans):
@@ -50,3 +64,15 @@ def test_unfitted_tokenizer_says_so() -> None:
     for tokenizer in (RQKMeans(), RQVAE()):
         with pytest.raises(DataError, match="no codebooks yet"):
             tokenizer.quantize(blobs(4))
+
+
+class Undecided(Given):
+    """Breaks a promise: its codes are not those of the dataset's items."""
+
+    def codes(self, dataset: object) -> tuple[np.ndarray, tuple[int, ...]]:
+        return CODES[:20], (6, 3)
+
+
+def test_the_contract_notices_codes_of_other_items() -> None:
+    with pytest.raises(AssertionError, match="one code an item"):
+        check_importing_tokenizer(Undecided, DATASET)

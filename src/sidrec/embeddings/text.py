@@ -36,7 +36,7 @@ class SentenceEmbedder(Embedder):
         kind: Literal["text"] = "text"
         model: str = "sentence-transformers/all-MiniLM-L6-v2"
         """Name on the Hugging Face hub, or a local directory."""
-        fields: tuple[str, ...] = ()  # type: ignore[assignment]
+        fields: tuple[str, ...] = ()  # type: ignore[assignment]  # Hides a deprecated attribute of pydantic.
         """Text fields to use, in this order; empty means all of the catalogue."""
         combine: Literal["join", "mean"] = "join"
         """`join`: one text of all fields. `mean`: plain mean of the vectors of non-empty fields (LETTER)."""

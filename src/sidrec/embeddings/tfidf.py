@@ -27,7 +27,7 @@ class TfidfEmbedder(Embedder):
         """TF-IDF and truncated SVD."""
 
         kind: Literal["tfidf"] = "tfidf"
-        fields: tuple[str, ...] = ()  # type: ignore[assignment]
+        fields: tuple[str, ...] = ()  # type: ignore[assignment]  # Hides a deprecated attribute of pydantic.
         """Text fields to use, joined in this order; empty means all of the catalogue."""
         dims: int = Field(default=64, ge=1)
         """Dimensions; fewer if the texts hold fewer words. With many, later levels find no clusters in what is left."""

@@ -13,9 +13,8 @@ from sidrec.errors import DataError, nearest
 from sidrec.registry import load_class
 from sidrec.stages.layout import RunFolder, StageResult, make_artifact
 from sidrec.tokenizers.auto import chosen
-from sidrec.tokenizers.base import Tokenizer, VectorTokenizer
+from sidrec.tokenizers.base import ImportingTokenizer, Tokenizer, VectorTokenizer
 from sidrec.tokenizers.collisions import Settled, as_semantic_ids, settle, settle_codes
-from sidrec.tokenizers.given import Given
 from sidrec.tokenizers.placement import Quantized
 from sidrec.tokenizers.plots import draw_quality
 from sidrec.tokenizers.quality import code_quality, duplicate_vectors, relative_error
@@ -119,7 +118,7 @@ def _write(
         assert isinstance(source, Artifact), "a tokenizer that needs vectors has them as a parent"
         outcome = _learned(tokenizer, ItemEmbeddings.of_artifact(source), dataset, run)
     else:
-        assert isinstance(tokenizer, Given), f"{type(tokenizer).__name__} neither learns nor imports codes"
+        assert isinstance(tokenizer, ImportingTokenizer), f"{type(tokenizer).__name__} neither learns nor imports"
         outcome = _imported(tokenizer, dataset)
     tokenizer.save(writer.path)
     settled = outcome.settled
@@ -155,7 +154,7 @@ def _learned(tokenizer: VectorTokenizer, embeddings: ItemEmbeddings, dataset: Da
     return _Outcome(codes, tokenizer.sizes, settled, facts)
 
 
-def _imported(tokenizer: Given, dataset: Dataset) -> _Outcome:
+def _imported(tokenizer: ImportingTokenizer, dataset: Dataset) -> _Outcome:
     codes, sizes = tokenizer.codes(dataset)
     return _Outcome(codes, sizes, settle_codes(tokenizer.config.collisions, Quantized(codes, sizes)), {})
 

@@ -1,4 +1,4 @@
-"""What every tokenizer that learns from vectors must do; call it with yours."""
+"""What every tokenizer must do, whether it learns from vectors or imports codes; call it with yours."""
 
 import tempfile
 from collections.abc import Callable
@@ -11,14 +11,15 @@ import polars as pl
 from sidrec.config import parse
 from sidrec.data.catalog import Catalog
 from sidrec.data.columns import Columns
+from sidrec.data.dataset import Dataset
 from sidrec.embeddings.base import ItemEmbeddings
-from sidrec.errors import DataError
+from sidrec.errors import ArtifactError, DataError
 from sidrec.random import generator
-from sidrec.tokenizers.base import VectorTokenizer, load_tokenizer
+from sidrec.tokenizers.base import ImportingTokenizer, Tokenizer, VectorTokenizer, load_tokenizer
 from sidrec.tokenizers.semantic_ids import SemanticIds
 from sidrec.types import FloatArray
 
-__all__ = ["blobs", "check_tokenizer"]
+__all__ = ["blobs", "check_importing_tokenizer", "check_tokenizer"]
 
 
 def blobs(num_items: int = 200, dims: int = 16, clusters: int = 20, seed: int = 0) -> FloatArray:
@@ -52,6 +53,40 @@ def check_tokenizer(factory: Callable[[], VectorTokenizer]) -> None:
     _check_wrong_catalogue(ids)
 
 
+def check_importing_tokenizer(factory: Callable[[], ImportingTokenizer], dataset: Dataset) -> None:
+    """Import codes and check the promises of `ImportingTokenizer`.
+
+    Args:
+        factory: makes a tokenizer.
+        dataset: one whose items it has codes for.
+
+    Raises:
+        AssertionError: a promise is broken; the message says which.
+    """
+    tokenizer = factory()
+    assert not tokenizer.needs_embeddings, "imported codes need no vectors"
+    codes, sizes = tokenizer.codes(dataset)
+    assert codes.dtype == np.int32
+    assert codes.shape == (len(dataset.catalog), len(sizes)), "one code an item and level"
+    SemanticIds(codes, sizes, dataset.catalog.digest).check_fits(dataset.catalog)
+    again, sizes_again = factory().codes(dataset)
+    assert np.array_equal(again, codes), "the same files give the same codes"
+    assert sizes_again == sizes
+    assert factory().sources() == tokenizer.sources(), "the same files have the same digests"
+    _check_config(tokenizer)
+    with tempfile.TemporaryDirectory() as folder:
+        tokenizer.save(Path(folder))
+        try:
+            load_tokenizer(Path(folder))
+        except ArtifactError:
+            return
+    raise AssertionError("what was imported cannot encode vectors, and says so")
+
+
+def _check_config(tokenizer: Tokenizer) -> None:
+    assert parse(type(tokenizer).Config, tokenizer.describe()) == tokenizer.config, "the configuration survives JSON"
+
+
 def _check_codes(tokenizer: VectorTokenizer, vectors: FloatArray) -> None:
     codes = tokenizer.quantize(vectors)
     assert codes.dtype == np.int32
@@ -76,7 +111,7 @@ def _check_residuals(tokenizer: VectorTokenizer, vectors: FloatArray) -> None:
 
 
 def _check_saving(tokenizer: VectorTokenizer, embeddings: ItemEmbeddings) -> None:
-    assert parse(type(tokenizer).Config, tokenizer.describe()) == tokenizer.config, "the configuration survives JSON"
+    _check_config(tokenizer)
     with tempfile.TemporaryDirectory() as folder:
         tokenizer.save(Path(folder))
         loaded = load_tokenizer(Path(folder))

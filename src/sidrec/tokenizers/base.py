@@ -1,20 +1,21 @@
-"""The interfaces of tokenizers: what gives a catalogue semantic IDs, and what learns them from vectors."""
+"""The interfaces of tokenizers: semantic IDs are learned from vectors, or were made elsewhere."""
 
 import json
 from abc import ABC, abstractmethod
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Self
 
-from pydantic import SerializeAsAny
+from pydantic import Field, SerializeAsAny
 
 from sidrec.config import Config, Part, RunSettings, parse, slot
+from sidrec.data.dataset import Dataset
 from sidrec.embeddings.base import ItemEmbeddings
 from sidrec.errors import ArtifactError
-from sidrec.registry import load_class
+from sidrec.registry import REGISTRY, load_class
 from sidrec.tokenizers.semantic_ids import SemanticIds
 from sidrec.types import FloatArray, IntArray, Json
 
-__all__ = ["Tokenizer", "TokenizerConfig", "VectorTokenizer", "load_tokenizer"]
+__all__ = ["ImportingTokenizer", "Tokenizer", "TokenizerConfig", "VectorTokenizer", "load_tokenizer"]
 
 FILE = "tokenizer.json"
 
@@ -22,8 +23,11 @@ FILE = "tokenizer.json"
 class TokenizerConfig(Config):
     """Fields that every tokenizer has."""
 
-    collisions: Annotated[SerializeAsAny[Config], slot("collision")] = "append_level"  # type: ignore[assignment]
-    """What happens to items with equal codes: append_level, nearest_free, sinkhorn_reassign or keep."""
+    collisions: Annotated[
+        SerializeAsAny[Config],
+        slot("collision"),
+        Field(description=f"What happens to items with equal codes: {', '.join(REGISTRY['collision'])}."),
+    ] = "append_level"  # type: ignore[assignment]  # The slot makes a Config of the name.
 
 
 class Tokenizer(Part, ABC):
@@ -44,6 +48,20 @@ class Tokenizer(Part, ABC):
     def save(self, directory: Path) -> None:
         """Write the configuration (JSON) and, in tokenizers that learn, the fitted state (safetensors)."""
         (directory / FILE).write_text(json.dumps(self.describe(), indent=1), encoding="utf-8")
+
+
+class ImportingTokenizer(Tokenizer):
+    """Brings semantic IDs that were made elsewhere; it learns nothing and cannot encode vectors."""
+
+    needs_embeddings = False
+
+    @abstractmethod
+    def codes(self, dataset: Dataset) -> tuple[IntArray, tuple[int, ...]]:
+        """Codes int32[N, L] of the dataset's items before collisions are settled, and the sizes of the levels.
+
+        Raises:
+            DataError: there are none, or they do not fit the catalogue.
+        """
 
 
 class VectorTokenizer(Tokenizer):
@@ -123,6 +141,6 @@ def load_tokenizer(directory: Path) -> VectorTokenizer:
         raise ArtifactError(
             "these semantic IDs were imported; no tokenizer that could encode vectors stands behind them",
             where=str(directory),
-            next="use a tokenizer of kind 'rqkmeans' or 'rqvae'",
+            next="use a tokenizer that learns from vectors, such as 'rqkmeans'",
         )
     return cls.load(directory)

@@ -21,7 +21,7 @@ from sidrec.data.catalog import Catalog
 from sidrec.data.dataset import Dataset
 from sidrec.errors import DataError
 from sidrec.registry import load_class
-from sidrec.tokenizers.base import Tokenizer, TokenizerConfig
+from sidrec.tokenizers.base import ImportingTokenizer, TokenizerConfig
 from sidrec.types import IntArray
 
 __all__ = ["Given", "read_index"]
@@ -30,16 +30,14 @@ TOKEN = re.compile(r"<([a-zA-Z])_(\d{1,9})>")
 EXPECTED = '{"item id": ["<a_17>", "<b_203>", …], …}'
 
 
-class Given(Tokenizer):
-    """Imports codes; it learns nothing and needs no vectors."""
-
-    needs_embeddings = False
+class Given(ImportingTokenizer):
+    """Imports codes of an index file, or those that came with the dataset."""
 
     class Config(TokenizerConfig):
         """Codes from an index file or from the dataset."""
 
         kind: Literal["given"] = "given"
-        collisions: Annotated[SerializeAsAny[Config], slot("collision")] = "keep"  # type: ignore[assignment]
+        collisions: Annotated[SerializeAsAny[Config], slot("collision")] = "keep"  # type: ignore[assignment]  # As in the base.
         """What happens to items with equal codes: keep or append_level."""
         path: str = ""
         """The index file; empty means the codes that came with the dataset."""
