@@ -174,21 +174,28 @@ def existing(path: Path) -> Path | None:
     return None
 
 
-def find_one(path: Path, patterns: Sequence[str], what: str) -> Path:
+def find_one(path: Path, patterns: Sequence[str], what: str, setting: str = "--path") -> Path:
     """The file itself, or the only one in a folder that matches the first pattern with any match.
 
     Args:
         path: a file or a folder.
-        patterns: glob patterns, best first; gzip'd files are matched too.
+        patterns: glob patterns, best first; gzip'd files are matched too. Without any, `path` must be the file.
         what: the file's role, for messages.
+        setting: what gave `path`, for messages.
 
     Raises:
         DataError: there is none, or several.
     """
-    if path.is_file():
-        return path
+    file = existing(path)
+    if file is not None:
+        return file
     if not path.is_dir():
-        raise DataError("there is no such file or folder", where=str(path), next="check --path")
+        raise DataError(
+            f"there is no such file{' or folder' * bool(patterns)}",
+            where=str(path),
+            expected=f"the {what}",
+            next=f"check {setting}",
+        )
     for pattern in patterns:
         found = sorted({*path.glob(pattern), *path.glob(pattern + ".gz")})
         if len(found) > 1:
@@ -200,5 +207,8 @@ def find_one(path: Path, patterns: Sequence[str], what: str) -> Path:
             return found[0]
     names = ", ".join(sorted(file.name for file in path.iterdir())[:12]) or "nothing"
     raise DataError(
-        f"there is no {what}", where=str(path), expected=" or ".join(patterns), next=f"the folder holds: {names}"
+        f"there is no {what}",
+        where=str(path),
+        expected=" or ".join(patterns) or "a file, not a folder",
+        next=f"check {setting}; the folder holds: {names}",
     )

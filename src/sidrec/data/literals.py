@@ -3,6 +3,9 @@
 Research data often holds lists as Python prints them (`['a', "it's"]`), and the Amazon 2014 files hold whole
 records so. This parser knows strings, numbers, None, True, False, lists, tuples and dicts; nothing else exists for
 it: no names, calls, arithmetic, bytes or f-strings. Its work is bounded by the text's length and a nesting depth.
+
+`ast.literal_eval` will not do: by its own documentation, short hostile text can exhaust memory or the C stack and end
+the process, and it refuses the `nan` and `null` that such files hold.
 """
 
 import json
@@ -11,7 +14,7 @@ from typing import Any
 
 from sidrec.errors import DataError
 
-__all__ = ["parse_literal"]
+__all__ = ["parse_list", "parse_literal"]
 
 MAX_DEPTH = 32
 
@@ -46,6 +49,26 @@ def parse_literal(text: str) -> Any:
         except (ValueError, RecursionError):
             pass
     return _Parser(text).whole()
+
+
+def parse_list(cell: str | None, where: str) -> list[str]:
+    """The entries of a printed list as text; an empty cell is an empty list.
+
+    >>> parse_list("[3, 'a', None]", "here"), parse_list(None, "here")
+    (['3', 'a', ''], [])
+
+    Raises:
+        DataError: the cell holds something else; the message says `where` it stands.
+    """
+    if cell is None or not cell.strip():
+        return []
+    try:
+        value: Any = parse_literal(cell)
+    except DataError as error:
+        raise DataError(error.what, where=f"{where}, {error.where}", expected="a list such as [1, 2]") from error
+    if not isinstance(value, list) or any(isinstance(entry, list | dict) for entry in value):
+        raise DataError(f"the cell holds {cell[:60]!r}", where=where, expected="a list such as [1, 2]")
+    return ["" if entry is None else str(entry) for entry in value]
 
 
 class _Parser:

@@ -4,7 +4,6 @@ Users are numbered by first appearance in the input. Items take the order the fo
 item table, else the order of first appearance when the users are read one after the other.
 """
 
-import re
 from dataclasses import dataclass
 
 import numpy as np
@@ -21,7 +20,6 @@ from sidrec.types import IntArray
 __all__ = ["Numbering", "given_codes", "number_items", "to_catalog", "to_sequences"]
 
 _CODE = "code"
-_TOKEN = re.compile(r"<?[A-Za-z]+_(\d+)>?|(\d+)")
 
 
 @dataclass(frozen=True)
@@ -91,7 +89,7 @@ def given_codes(ids: pl.Series, raw: RawData) -> IntArray | None:
     """Codes int32[N, L] that came with the data, in row order, or None.
 
     Raises:
-        DataError: an item has no codes, another number of levels, or a token is not of the form `<a_12>`.
+        DataError: an item has no codes, or another number of levels.
     """
     if raw.codes is None:
         return None
@@ -107,14 +105,5 @@ def given_codes(ids: pl.Series, raw: RawData) -> IntArray | None:
                 expected=f"{num_levels} codes for every item",
                 next="choose another index file, or none",
             )
-        out[row] = [_number(code, str(ids[row]), raw.source) for code in codes]
+        out[row] = codes
     return out
-
-
-def _number(code: object, item: str, source: str) -> int:
-    match = _TOKEN.fullmatch(str(code))
-    if match is None:
-        raise DataError(
-            f"'{code}' is not a code", where=f"index of {source}, item '{item}'", expected="tokens such as '<a_12>'"
-        )
-    return int(match.group(1) or match.group(2))

@@ -18,7 +18,7 @@ from sidrec.errors import DataError
 __all__ = ["CODES", "RawData", "Reader"]
 
 CODES = "codes"
-"""Column of `RawData.codes`: a list of codes (numbers, or tokens such as `<a_12>`) of each item."""
+"""Column of `RawData.codes`: a list of whole numbers of each item, one a level."""
 
 
 @dataclass(frozen=True)

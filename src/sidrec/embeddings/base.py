@@ -14,7 +14,7 @@ from sidrec.data.catalog import Catalog
 from sidrec.errors import DataError
 from sidrec.types import FloatArray, Json
 
-__all__ = ["Embedder", "ItemEmbeddings"]
+__all__ = ["Embedder", "ItemEmbeddings", "unit_length"]
 
 FILE = "embeddings.safetensors"
 
@@ -90,3 +90,13 @@ class Embedder(Part, ABC):
     @abstractmethod
     def embed(self, catalog: Catalog, run: RunSettings) -> ItemEmbeddings:
         """Vectors of all items, in catalogue order."""
+
+
+def unit_length(vectors: FloatArray) -> FloatArray:
+    """Rows scaled to length 1; zero rows stay zero.
+
+    >>> unit_length(np.array([[3.0, 4.0], [0.0, 0.0]])).tolist()
+    [[0.6, 0.8], [0.0, 0.0]]
+    """
+    norms = np.linalg.norm(vectors, axis=1, keepdims=True)
+    return vectors / np.where(norms > 0, norms, 1)

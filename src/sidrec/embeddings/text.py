@@ -15,9 +15,8 @@ from pydantic import Field
 from sidrec.artifact import digest_of, file_digest
 from sidrec.config import Config, RunSettings
 from sidrec.data.catalog import Catalog
-from sidrec.embeddings.base import Embedder, ItemEmbeddings
+from sidrec.embeddings.base import Embedder, ItemEmbeddings, unit_length
 from sidrec.embeddings.fields import field_texts, joined_texts, text_facts
-from sidrec.embeddings.tfidf import unit_length
 from sidrec.errors import DataError, MissingExtraError
 from sidrec.types import FloatArray, Json
 

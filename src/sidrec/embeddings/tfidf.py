@@ -11,13 +11,13 @@ from pydantic import Field
 
 from sidrec.config import Config, RunSettings
 from sidrec.data.catalog import Catalog
-from sidrec.embeddings.base import Embedder, ItemEmbeddings
+from sidrec.embeddings.base import Embedder, ItemEmbeddings, unit_length
 from sidrec.embeddings.fields import joined_texts, text_facts
 from sidrec.errors import DataError
 from sidrec.random import generator
-from sidrec.types import FloatArray, Json
+from sidrec.types import Json
 
-__all__ = ["TfidfEmbedder", "unit_length"]
+__all__ = ["TfidfEmbedder"]
 
 
 class TfidfEmbedder(Embedder):
@@ -75,13 +75,3 @@ def _first_with_equal_text(texts: list[str]) -> list[int]:
     """For each text the row of its first occurrence: products of equal rows may differ in the last bit."""
     first: dict[str, int] = {}
     return [first.setdefault(text, row) for row, text in enumerate(texts)]
-
-
-def unit_length(vectors: FloatArray) -> FloatArray:
-    """Rows scaled to length 1; zero rows stay zero.
-
-    >>> unit_length(np.array([[3.0, 4.0], [0.0, 0.0]])).tolist()
-    [[0.6, 0.8], [0.0, 0.0]]
-    """
-    norms = np.linalg.norm(vectors, axis=1, keepdims=True)
-    return vectors / np.where(norms > 0, norms, 1)

@@ -13,7 +13,7 @@ from pydantic import Field
 from safetensors.numpy import load_file, save_file
 
 from sidrec.config import RunSettings
-from sidrec.embeddings.base import ItemEmbeddings
+from sidrec.embeddings.base import ItemEmbeddings, unit_length
 from sidrec.random import torch_seed
 from sidrec.tokenizers.base import TokenizerConfig
 from sidrec.tokenizers.kmeans import kmeans
@@ -73,9 +73,7 @@ class RQKMeans(ResidualTokenizer):
     def latents(self, vectors: FloatArray) -> FloatArray:
         """The vectors themselves, at length 1 if so configured."""
         points = np.ascontiguousarray(vectors, np.float32)
-        if not self.config.normalize:
-            return points
-        return points / np.maximum(np.linalg.norm(points, axis=1, keepdims=True), 1e-12)
+        return unit_length(points) if self.config.normalize else points
 
     def compared(self, vectors: FloatArray) -> FloatArray:
         """The vectors themselves, at length 1 if so configured."""

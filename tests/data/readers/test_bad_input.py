@@ -143,12 +143,12 @@ CASES = {
     "bad token": (
         LetterReader(),
         GOOD | {"X.index.json": '{"0": ["<a_1>"], "1": ["a-b"]}'},
-        ["'a-b' is not a code", "item '1'"],
+        ["malformed token 'a-b'", "item '1', level 1", "<a_0>"],
     ),
     "ragged index": (
         LetterReader(),
         GOOD | {"X.index.json": '{"0": ["<a_1>"], "1": ["<a_1>", "<b_1>"]}'},
-        ["the codes of item '1'", "a list of 1 tokens"],
+        ["an item has 2 tokens", "item '1'", "1, as item '0' has"],
     ),
     "no such index": (
         LetterReader(index_file=".index_x.json"),
@@ -202,6 +202,16 @@ CASES = {
         LetterReader(),
         {"X.inter.json": "{}", "Y.inter.json": "{}"},
         ["2 files could be", "X.inter.json, Y.inter.json"],
+    ),
+    "wrong metadata setting": (
+        AmazonReader(metadata="m.json"),
+        {"X.csv": "a,u,5,1\n"},
+        ["there is no such file\n", "m.json", "the metadata file", "check reader.metadata"],
+    ),
+    "wrong items setting": (
+        TableReader(items="items"),
+        {"x.csv": "user_id,item_id\nu,a\n", "items/a.csv": "item_id,title\na,A\n"},
+        ["there is no item table", "a file, not a folder", "check reader.items", "a.csv"],
     ),
     "no files": (LetterReader(), {"readme.md": ""}, ["there is no interactions file", "*.inter.json", "readme.md"]),
     "no parts": (MiniOneRecReader(), {"train/readme": ""}, ["there are no examples", "train/*.csv"]),

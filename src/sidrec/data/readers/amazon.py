@@ -21,9 +21,9 @@ import polars as pl
 from sidrec.config import Config
 from sidrec.data.columns import Columns
 from sidrec.data.files import existing, find_one, open_text, reading, require
+from sidrec.data.items import as_text
 from sidrec.data.literals import parse_literal
 from sidrec.data.raw import RawData, Reader
-from sidrec.data.readers.letter import as_text
 from sidrec.errors import DataError
 
 __all__ = ["AmazonReader"]
@@ -74,7 +74,7 @@ class AmazonReader(Reader):
         if self.config.metadata == "none":
             return reviews, None
         if self.config.metadata != "auto":
-            return reviews, find_one(reviews.parent / self.config.metadata, [], "metadata file")
+            return reviews, find_one(reviews.parent / self.config.metadata, [], "metadata file", "reader.metadata")
         stem = reviews.name.removesuffix(".gz").rpartition(".")[0].removeprefix("reviews_").removeprefix("ratings_")
         names = [f"meta_{name}.{ending}" for name in (stem, stem.removesuffix("_5")) for ending in ("jsonl", "json")]
         found = (existing(reviews.with_name(name)) for name in names)

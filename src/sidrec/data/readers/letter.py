@@ -8,9 +8,8 @@ Where item ids are the numbers 0 … N-1, the item's row is its id, so that a pu
 catalogue as it is. There are no timestamps. User preferences and reviews (`X.user.json`) are not read here.
 """
 
-from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 import polars as pl
@@ -18,10 +17,12 @@ import polars as pl
 from sidrec.config import Config
 from sidrec.data.columns import Columns
 from sidrec.data.files import existing, find_one, parse_json_object
-from sidrec.data.raw import CODES, RawData, Reader
+from sidrec.data.index import read_index
+from sidrec.data.items import dense_order, read_items
+from sidrec.data.raw import RawData, Reader
 from sidrec.errors import DataError
 
-__all__ = ["LetterReader", "dense_order", "read_index", "read_items"]
+__all__ = ["LetterReader"]
 
 
 class LetterReader(Reader):
@@ -111,59 +112,3 @@ def _interactions(path: Path) -> pl.DataFrame:
     users = pl.Series(list(histories), dtype=pl.String).gather(np.repeat(np.arange(len(lengths)), lengths))
     items = pl.Series([str(item) for history in histories.values() for item in history], dtype=pl.String)
     return pl.DataFrame({Columns.USER: users, Columns.ITEM: items})
-
-
-def read_items(path: Path) -> pl.DataFrame:
-    """An item table from `{"item": {field: text}}`; lists are joined, missing fields are "".
-
-    Raises:
-        DataError: an entry is not an object.
-    """
-    entries = parse_json_object(path)
-    fields: dict[str, None] = {}
-    for item, entry in entries.items():
-        if not isinstance(entry, dict):
-            raise DataError(f"the entry of item '{item}' is not an object", where=str(path))
-        fields.update(dict.fromkeys(entry))
-    columns = {field: [as_text(entry.get(field)) for entry in entries.values()] for field in fields}
-    columns.pop(Columns.ITEM, None)
-    return pl.DataFrame(
-        {Columns.ITEM: list(entries), **columns}, schema_overrides=dict.fromkeys((Columns.ITEM, *columns), pl.String)
-    )
-
-
-def as_text(value: Any) -> str:
-    """A field as text: lists joined by ", ", nothing as ""."""
-    if value is None:
-        return ""
-    return ", ".join(as_text(part) for part in value) if isinstance(value, list) else str(value)
-
-
-def read_index(path: Path) -> pl.DataFrame:
-    """Item ids and their code tokens from `{"item": [token, …]}`.
-
-    Raises:
-        DataError: an entry is not a list of tokens of the common length.
-    """
-    entries = parse_json_object(path)
-    num_levels = len(next(iter(entries.values())) or ())
-    for item, tokens in entries.items():
-        is_list = isinstance(tokens, list) and all(type(token) in (str, int) for token in tokens)
-        if not is_list or not tokens or len(tokens) != num_levels:
-            raise DataError(
-                f"the codes of item '{item}' are {tokens!r}"[:200],
-                where=str(path),
-                expected=f"a list of {num_levels} tokens such as '<a_12>'",
-            )
-    codes = [[str(token) for token in tokens] for tokens in entries.values()]
-    return pl.DataFrame({Columns.ITEM: list(entries), CODES: codes})
-
-
-def dense_order(ids: Sequence[str]) -> list[str] | None:
-    """The ids 0 … N-1 in the order of their numbers, or None if they are something else.
-
-    >>> dense_order(["2", "0", "1"]), dense_order(["a", "0"])
-    (['0', '1', '2'], None)
-    """
-    numbers = {str(number) for number in range(len(ids))}
-    return [str(number) for number in range(len(ids))] if numbers == set(ids) else None

@@ -5,18 +5,18 @@ list: the first non-empty title of an id counts, and several ids may share a tit
 """
 
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import polars as pl
 
 from sidrec.config import Config
 from sidrec.data.columns import Columns
 from sidrec.data.files import find_one, read_csv
-from sidrec.data.literals import parse_literal
+from sidrec.data.literals import parse_list
 from sidrec.data.raw import RawData, Reader
 from sidrec.errors import DataError
 
-__all__ = ["ListCsvReader", "parse_list"]
+__all__ = ["ListCsvReader"]
 
 
 class ListCsvReader(Reader):
@@ -47,7 +47,8 @@ class ListCsvReader(Reader):
         required = [self.config.user, self.config.items, *([self.config.target] if self.config.target else [])]
         table = read_csv(file, required)
         _one_row_a_user(table[self.config.user], file)
-        lists = [parse_list(cell, file, row, self.config.items) for row, cell in enumerate(table[self.config.items])]
+        name = self.config.items
+        lists = [parse_list(cell, _cell(file, row, name)) for row, cell in enumerate(table[name])]
         titles = self._titles(table, lists, file)
         if self.config.target:
             lists = [
@@ -69,17 +70,22 @@ class ListCsvReader(Reader):
             return None
         out: dict[str, str] = {}
         for row, (items, cell) in enumerate(zip(lists, table[name], strict=True)):
-            titles = parse_list(cell, file, row, name)
+            titles = parse_list(cell, _cell(file, row, name))
             if len(titles) != len(items):
                 raise DataError(
                     f"{len(items)} items and {len(titles)} titles",
-                    where=f"{file}, row {row + 1}, column '{name}'",
+                    where=_cell(file, row, name),
                     expected="one title an item",
                 )
             for item, title in zip(items, titles, strict=True):
                 if title and not out.get(item):
                     out[item] = title
         return out
+
+
+def _cell(file: Path, row: int, column: str) -> str:
+    """Where a cell stands, for messages; rows count from 1, without the header."""
+    return f"{file}, row {row + 1}, column '{column}'"
 
 
 def _one_row_a_user(users: pl.Series, file: Path) -> None:
@@ -92,21 +98,3 @@ def _one_row_a_user(users: pl.Series, file: Path) -> None:
             expected="one row a user, so that the order of events is known",
             next="join the rows of each user",
         )
-
-
-def parse_list(cell: str | None, file: Path, row: int, column: str) -> list[str]:
-    """The entries of a list in a cell, as text; an empty cell is an empty list.
-
-    Raises:
-        DataError: the cell holds something else; row (from 1, without the header) and column are named.
-    """
-    if cell is None or not cell.strip():
-        return []
-    where = f"{file}, row {row + 1}, column '{column}'"
-    try:
-        value: Any = parse_literal(cell)
-    except DataError as error:
-        raise DataError(error.what, where=f"{where}, {error.where}", expected="a list such as [1, 2]") from error
-    if not isinstance(value, list) or any(isinstance(entry, list | dict) for entry in value):
-        raise DataError(f"the cell holds {cell[:60]!r}", where=where, expected="a list such as [1, 2]")
-    return ["" if entry is None else str(entry) for entry in value]

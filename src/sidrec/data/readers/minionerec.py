@@ -14,10 +14,10 @@ from sidrec.config import Config
 from sidrec.data.columns import Columns
 from sidrec.data.dataset import PARTS
 from sidrec.data.files import find_one, open_text, read_csv
-from sidrec.data.literals import parse_literal
+from sidrec.data.index import read_index
+from sidrec.data.items import dense_order, read_items
+from sidrec.data.literals import parse_list, parse_literal
 from sidrec.data.raw import CODES, RawData, Reader
-from sidrec.data.readers.letter import dense_order, read_index, read_items
-from sidrec.data.readers.list_csv import parse_list
 from sidrec.errors import DataError
 
 __all__ = ["MiniOneRecReader"]
@@ -103,7 +103,7 @@ def _unlisted(text: str) -> str:
 def _examples(path: Path, part: str) -> pl.DataFrame:
     history, target = "history_item_id", "item_id"
     table = read_csv(path, ("user_id", history, target))
-    lists = [parse_list(cell, path, row, history) for row, cell in enumerate(table[history])]
+    lists = [parse_list(cell, f"{path}, row {row + 1}, column '{history}'") for row, cell in enumerate(table[history])]
     return table.select(
         pl.col("user_id").alias(Columns.USER),
         pl.Series(Columns.HISTORY, lists, dtype=pl.List(pl.String)),

@@ -18,8 +18,8 @@ from sidrec.config import Config
 from sidrec.data.columns import Columns
 from sidrec.data.dataset import PARTS
 from sidrec.data.files import existing, find_one, open_text, read_csv, reading, require
+from sidrec.data.items import dense_order
 from sidrec.data.raw import RawData, Reader
-from sidrec.data.readers.letter import dense_order
 from sidrec.errors import DataError
 
 __all__ = ["RecBoleReader"]

@@ -67,7 +67,7 @@ class TableReader(Reader):
         events = find_one(path, PATTERNS, "interactions table")
         if self.config.items is None:
             return events, None
-        return events, find_one(events.parent / self.config.items, [], "item table")
+        return events, find_one(events.parent / self.config.items, [], "item table", "reader.items")
 
     def _scan(self, path: Path) -> pl.LazyFrame:
         ending = _format(path)
