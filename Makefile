@@ -13,10 +13,10 @@ help:  ## list the targets
 demo: $(VENV)/.demo  ## real data to a comparison of five recommenders and readable recommendations
 	$(BIN)/python examples/demo.py
 
-test: lint types imports spelling  ## everything CI checks: lint, types, import contracts, spelling, fast tests
+test: lint types imports spelling  ## what CI checks: lint, types, import contracts, spelling, fast tests (SIDREC_DATA: see test-slow)
 	$(BIN)/python -m pytest -n 2
 
-test-slow: $(VENV)/.dev  ## the tests that take minutes; real-data checks want SIDREC_DATA=<folder>
+test-slow: $(VENV)/.dev  ## the tests that take minutes; with SIDREC_DATA=<folder> also those on published data
 	$(BIN)/python -m pytest -n 2 -m "slow and not gpu"
 
 lint: $(VENV)/.dev
@@ -45,18 +45,19 @@ lock:  ## resolve the dependencies again (needs uv)
 clean:  ## remove the environment and everything built
 	rm -rf $(VENV) site dist .demo
 
-$(BIN)/python:
-	$(PYTHON) -c 'import sys; sys.exit("sidrec needs Python 3.11 to 3.13, this is " + sys.version.split()[0] + "; try: make PYTHON=python3.11") if not (3, 11) <= sys.version_info < (3, 14) else None'
+$(VENV)/.made:
+	@$(PYTHON) -c 'import sys; sys.exit("sidrec needs Python 3.11 to 3.13, this is " + sys.version.split()[0] + "; try: make PYTHON=python3.11") if not (3, 11) <= sys.version_info < (3, 14) else None'
 	$(PYTHON) -m venv $(VENV)
+	@$(BIN)/python -m pip --version > /dev/null && touch $@
 
-$(VENV)/.demo: pyproject.toml constraints.txt | $(BIN)/python
+$(VENV)/.demo: pyproject.toml constraints.txt | $(VENV)/.made
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e .
 	@touch $@
 
-$(VENV)/.dev: pyproject.toml constraints.txt | $(BIN)/python
+$(VENV)/.dev: pyproject.toml constraints.txt | $(VENV)/.made
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[dev]"
 	@touch $@ $(VENV)/.demo
 
-$(VENV)/.docs: pyproject.toml constraints.txt | $(BIN)/python
+$(VENV)/.docs: pyproject.toml constraints.txt | $(VENV)/.made
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[docs]"
 	@touch $@
