@@ -44,7 +44,6 @@ def test_writes_per_user_values_and_means(folder):
     assert found["intervals"]["hit@1"] == [1, 1]
     assert found["slices"]["history 8"]["users"] == 96
     assert sum(s["users"] for name, s in found["slices"].items() if name.startswith("target")) == 96
-    assert found["trained_on_this_dataset"] is True
     assert found["generative"] is False
     assert "leave-one-out" in found["protocol"]
     summary = result.artifact.summary
@@ -99,6 +98,18 @@ def test_another_catalogue_is_refused_naming_both(folder):
     assert "24 items" in str(caught.value)
     assert other.catalog.digest[:12] in str(caught.value)
     assert not folder.evaluation("stranger", "test").exists()
+
+
+def test_a_recommender_of_the_dataset_before_it_was_prepared_again_is_refused(folder):
+    """Its training targets may be the test targets of the new split."""
+    before = open_artifact(folder.dataset).digest
+    save_dataset(folder, cycle_dataset(seed=5))
+    now = open_artifact(folder.dataset).digest
+    with pytest.raises(DataError, match="another dataset than this run's: second") as caught:
+        evaluate(folder.recommender("second"), "test", PROTOCOL, RUN)
+    assert before[:12] in str(caught.value)
+    assert now[:12] in str(caught.value)
+    assert not folder.evaluation("second", "test").exists()
 
 
 def test_a_missing_recommender_is_named_with_what_there_is(folder):

@@ -5,9 +5,10 @@ All figures are of the first k places in the order of the list.
 
 import numpy as np
 
+from sidrec.data.statistics import gini
 from sidrec.types import FloatArray, IntArray
 
-__all__ = ["catalogue_figures", "gini", "list_defects", "self_information"]
+__all__ = ["catalogue_figures", "list_defects", "self_information"]
 
 
 def catalogue_figures(rows: IntArray, training_counts: IntArray, k: int) -> dict[str, float]:
@@ -43,19 +44,6 @@ def self_information(counts: IntArray) -> FloatArray:
     array([0.415..., 2. ])
     """
     return -np.log2((counts + 1) / (counts.sum() + len(counts)))
-
-
-def gini(counts: IntArray) -> float:
-    """Gini coefficient of non-negative counts: 0 if all are equal, towards 1 if one has everything.
-
-    >>> gini(np.array([0, 0, 0, 4])), gini(np.array([2, 2]))
-    (0.75, 0.0)
-    """
-    total, n = counts.sum(), len(counts)
-    if not total:
-        return 0.0
-    place = np.arange(1, n + 1)
-    return float(((2 * place - n - 1) * np.sort(counts)).sum() / (n * total))
 
 
 def list_defects(rows: IntArray, k: int) -> dict[str, float]:

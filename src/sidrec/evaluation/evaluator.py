@@ -115,8 +115,9 @@ def evaluate(
         examples: positions of the examples to score; None draws them as the protocol says.
 
     Raises:
-        DataError: the part is empty.
+        DataError: the part is empty, or recommender and dataset are of different catalogues.
     """
+    _check_catalogues(recommender, dataset)
     if examples is None:
         examples = draw_examples(dataset, part, protocol.max_users, run.seed)
     pairs = dataset.examples(part)
@@ -148,6 +149,17 @@ def item_figures(recommended: Recommendations, counts: IntArray, protocol: Proto
     for k in protocol.k:
         out |= catalogue_figures(recommended.rows, counts, k) | list_defects(recommended.rows, k)
     return out | {"certified": float(recommended.exact.mean())}
+
+
+def _check_catalogues(recommender: Recommender, dataset: Dataset) -> None:
+    ours, theirs = recommender.catalog, dataset.catalog
+    if ours.digest != theirs.digest:
+        raise DataError(
+            f"recommender and dataset are of different catalogues: {len(ours)} items of catalogue {ours.digest[:12]}, "
+            f"{len(theirs)} items of catalogue {theirs.digest[:12]}",
+            expected="a recommender trained on this dataset",
+            next="train it again",
+        )
 
 
 def _num_wanted(recommender: Recommender, protocol: Protocol, num_items: int) -> int:

@@ -21,7 +21,7 @@ from sidrec.evaluation.protocol import Protocol
 from sidrec.evaluation.report import as_html, as_markdown, slice_names, terminal_cells
 from sidrec.evaluation.significance import paired_bootstrap
 from sidrec.random import generator
-from sidrec.stages.evaluate import LISTS, METRICS, PER_USER, evaluate
+from sidrec.stages.evaluate import LISTS, METRICS, PER_USER, check_dataset, evaluate
 from sidrec.stages.layout import RunFolder, StageResult, make_artifact
 from sidrec.tokenizers.semantic_ids import META, SemanticIds
 from sidrec.types import IntArray, Json
@@ -60,7 +60,8 @@ def compare(
     """
     dataset = open_artifact(folder.dataset, "dataset")
     recommenders = _recommenders(folder)
-    _check_dataset(recommenders, dataset)
+    for recommender in recommenders.values():
+        check_dataset(recommender, dataset)
     protocol = protocol or _common_protocol(folder, recommenders, part)
     scored = {name: evaluate(folder.recommender(name), part, protocol, run, force).artifact for name in recommenders}
 
@@ -98,18 +99,6 @@ def _recommenders(folder: RunFolder) -> dict[str, Artifact]:
             next=f"train one with 'sidrec run tiger --run {folder.path}'",
         )
     return {name: open_artifact(folder.recommender(name), "recommender") for name in names}
-
-
-def _check_dataset(recommenders: dict[str, Artifact], dataset: Artifact) -> None:
-    strangers = [name for name, found in recommenders.items() if found.parents.get("dataset") != dataset.digest]
-    if strangers:
-        theirs = recommenders[strangers[0]].parents.get("dataset", "none")
-        raise DataError(
-            f"trained on another dataset than this run's: {', '.join(strangers)}",
-            where=f"'{strangers[0]}' was trained on {theirs[:12]}, {dataset.path} is {dataset.digest[:12]}",
-            expected="recommenders trained on the same dataset",
-            next=f"train them again, or remove {recommenders[strangers[0]].path}",
-        )
 
 
 def _common_protocol(folder: RunFolder, recommenders: dict[str, Artifact], part: Literal["valid", "test"]) -> Protocol:

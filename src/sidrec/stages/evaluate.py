@@ -26,7 +26,7 @@ from sidrec.recommenders.base import Recommender
 from sidrec.stages.layout import RunFolder, StageResult, make_artifact
 from sidrec.types import IntArray, Json
 
-__all__ = ["LISTS", "METRICS", "PER_USER", "evaluate"]
+__all__ = ["LISTS", "METRICS", "PER_USER", "check_dataset", "evaluate"]
 
 PER_USER, METRICS, LISTS = "per_user.parquet", "metrics.json", "lists.npz"
 
@@ -52,7 +52,7 @@ def evaluate(
 
     Raises:
         ArtifactError: recommender or dataset are missing or damaged.
-        DataError: they are of different catalogues, or the part is empty.
+        DataError: the recommender was trained on another dataset, or the part is empty.
     """
     artifact = open_artifact(recommender, "recommender")
     home = recommender
@@ -60,6 +60,7 @@ def evaluate(
         home = home.resolve()
     folder = RunFolder(home.parent.parent)
     parents = {"recommender": artifact, "dataset": open_artifact(folder.dataset, "dataset")}
+    check_dataset(artifact, parents["dataset"])
 
     def write(writer: ArtifactWriter) -> None:
         _evaluate(parents, part, protocol, run, writer)
@@ -85,7 +86,6 @@ def _evaluate(
     start = time.perf_counter()
     dataset = Dataset.load(parents["dataset"].path)
     recommender = Recommender.load(parents["recommender"].path)
-    _check_catalogues(recommender, dataset, parents)
     found = run_evaluation(recommender, dataset, part, protocol, run)
     slices = _slices(dataset, part, found, protocol)
     _per_user(dataset, part, found, slices).write_parquet(writer.path / PER_USER)
@@ -97,7 +97,6 @@ def _evaluate(
         "part": part,
         "protocol": protocol.describe(dataset.split.name, part),
         "primary": protocol.primary,
-        "trained_on_this_dataset": parents["recommender"].parents.get("dataset") == parents["dataset"].digest,
     }
     (writer.path / METRICS).write_text(json.dumps(metrics, indent=1, ensure_ascii=False), encoding="utf-8")
     writer.summary.update(
@@ -125,15 +124,20 @@ def _headline(found: Evaluation, protocol: Protocol) -> dict[str, float]:
     return means | {name: value for name, value in found.figures.items() if name.endswith(at)}
 
 
-def _check_catalogues(recommender: Recommender, dataset: Dataset, parents: dict[str, Artifact]) -> None:
-    ours, theirs = recommender.catalog, dataset.catalog
-    if ours.digest != theirs.digest:
+def check_dataset(recommender: Artifact, dataset: Artifact) -> None:
+    """Refuse a recommender of another dataset: what it learnt from may hold the targets that are scored.
+
+    Raises:
+        DataError: it was trained on another dataset, or on the same one prepared otherwise.
+    """
+    theirs = recommender.parents.get("dataset")
+    if theirs != dataset.digest:
+        name = recommender.path.name
         raise DataError(
-            f"recommender and dataset are of different catalogues: {len(ours)} items of catalogue {ours.digest[:12]}, "
-            f"{len(theirs)} items of catalogue {theirs.digest[:12]}",
-            where=f"{parents['recommender'].path} and {parents['dataset'].path}",
-            expected="a recommender trained on this run's dataset",
-            next="train it again with 'sidrec train'",
+            f"trained on another dataset than this run's: {name}",
+            where=f"'{name}' was trained on {(theirs or 'none')[:12]}, {dataset.path} is {dataset.digest[:12]}",
+            expected="a recommender trained on the dataset as it stands",
+            next=f"train it again with 'sidrec train', or remove {recommender.path}",
         )
 
 
