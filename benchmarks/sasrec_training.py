@@ -17,8 +17,10 @@ from sidrec.data.catalog import Catalog
 from sidrec.data.dataset import Dataset, Examples, Split
 from sidrec.data.sequences import Sequences
 from sidrec.random import generator
-from sidrec.recommenders.sasrec_model import SASRecModel, SASRecModelConfig, Windows
+from sidrec.recommenders.sasrec_model import SASRecExamples, SASRecModel, SASRecModelConfig
+from sidrec.tasks.windows import Windows
 from sidrec.training.batches import LengthBuckets
+from sidrec.training.objectives import IGNORE
 
 NUM_ITEMS, MAX_HISTORY, TARGETS = 12_000, 50, 256
 STEPS = 4
@@ -50,17 +52,17 @@ def prefix_batches(dataset: Dataset) -> Iterator[dict[str, torch.Tensor]]:
         pairs = order[start : start + TARGETS]
         prefixes = dataset.sequences.before(train.users[pairs], train.cuts[pairs], MAX_HISTORY)
         inputs = torch.from_numpy(prefixes.padded(fill=0, width=MAX_HISTORY).astype(np.int64))
-        labels = torch.full(inputs.shape, -100)
+        labels = torch.full(inputs.shape, IGNORE)
         labels[torch.arange(len(pairs)), torch.from_numpy(prefixes.lengths - 1)] = targets[pairs]
         yield {"input_ids": inputs, "labels": labels}
 
 
 def window_batches(dataset: Dataset) -> Iterator[dict[str, torch.Tensor]]:
     """Windows of all positions, similar lengths together."""
-    windows = Windows(dataset, MAX_HISTORY)
-    size = max(1, round(TARGETS * len(windows) / len(dataset.split.train)))
-    for positions in LengthBuckets(windows.lengths, size, size, seed=0):
-        yield windows.collate(np.asarray(positions))
+    examples = SASRecExamples(Windows.of(dataset.sequences, dataset.split.train, MAX_HISTORY))
+    size = max(1, round(TARGETS * len(examples) / len(dataset.split.train)))
+    for positions in LengthBuckets(examples.lengths, size, size, seed=0):
+        yield examples.collate(np.asarray(positions))
 
 
 def trainer_of(batches: Callable[[Dataset], Iterator[dict[str, torch.Tensor]]], dataset: Dataset, steps: int):
@@ -76,7 +78,7 @@ def trainer_of(batches: Callable[[Dataset], Iterator[dict[str, torch.Tensor]]], 
             optimizer.zero_grad()
             model(**batch).loss.backward()
             optimizer.step()
-            count += int((batch["labels"] != -100).sum())
+            count += int((batch["labels"] != IGNORE).sum())
         learnt.append(count)
 
     return work, learnt

@@ -40,7 +40,8 @@ def test_contract(case):
 def test_learns_the_cycle(case):
     recommender = make(case)
     run = RunSettings(seed=1, device="cpu")
-    recommender.fit(DATASET, case.learns, run, semantic_ids=ids_for(recommender))
+    report = recommender.fit(DATASET, case.learns, run, semantic_ids=ids_for(recommender))
+    assert not report.losses or report.losses[-1][1] < report.losses[0][1]
     found = recommender.rank(DATASET.histories("test"), Request(k=1), run)
     assert np.array_equal(found.rows[:, 0], DATASET.targets("test"))
 

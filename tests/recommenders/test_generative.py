@@ -15,7 +15,7 @@ from sidrec.recommenders.base import Recommender
 from sidrec.recommenders.decoder import Decoder
 from sidrec.recommenders.tiger import Tiger
 from sidrec.testing.toy import cycle_dataset, grid_semantic_ids
-from sidrec.training.config import OptimizerConfig, TrainingConfig
+from sidrec.training.config import TrainingConfig
 
 TINY = {
     "tiger": {"d_model": 32, "d_kv": 16, "num_heads": 2, "d_ff": 64, "num_layers": 1, "dropout": 0.0},
@@ -130,39 +130,14 @@ def test_a_batch_equals_its_users_alone(kind):
         np.testing.assert_allclose(alone.scores[0], together.scores[user], atol=1e-5)
 
 
-@pytest.fixture(scope="module")
-def fitted():
-    """Both recommenders, trained on the cycle, with their training reports."""
-    dataset = cycle_dataset(num_items=16, num_users=64)
-    ids = grid_semantic_ids(dataset.catalog, size=4, levels=2)
-    training = TrainingConfig(
-        max_epochs=100, max_steps=250, batch_size=64, optimizer=OptimizerConfig(lr=5e-3, warmup_ratio=0.05), patience=0
-    )
-    out = {}
-    for kind in KINDS:
-        recommender = CLASSES[kind](**TINY[kind])
-        report = recommender.fit(dataset, training, RUN, semantic_ids=ids)
-        out[kind] = (recommender, report, dataset)
-    return out
-
-
 @pytest.mark.parametrize("kind", KINDS)
-def test_learns_the_cycle(kind, fitted):
-    recommender, report, dataset = fitted[kind]
-    assert report.steps <= 250
-    assert report.losses[-1][1] < report.losses[0][1]
-    found = recommender.rank(dataset.histories("test"), Request(k=1), RUN)
-    assert (found.rows[:, 0] == dataset.targets("test")).all()
-
-
-@pytest.mark.parametrize("kind", KINDS)
-def test_saved_directory_serves_alone_and_loads_in_transformers(kind, fitted, tmp_path):
-    recommender, _, dataset = fitted[kind]
+def test_saved_directory_serves_alone_and_loads_in_transformers(kind, tmp_path):
+    recommender = make(kind)
     with create(tmp_path / kind, kind="recommender", config={}) as writer:
         recommender.save(writer.path)
     loaded = Recommender.load(tmp_path / kind)
-    histories, request = dataset.histories("valid"), Request(k=6)
-    before, after = (rec.rank(histories, request, RUN) for rec in (recommender, loaded))
+    request = Request(k=6)
+    before, after = (rec.rank(RAGGED, request, RUN) for rec in (recommender, loaded))
     np.testing.assert_array_equal(before.rows, after.rows)
     np.testing.assert_array_equal(before.scores, after.scores)
     cls = {"tiger": T5ForConditionalGeneration, "decoder": LlamaForCausalLM}[kind]
@@ -170,14 +145,6 @@ def test_saved_directory_serves_alone_and_loads_in_transformers(kind, fitted, tm
     for name, weight in recommender.model.state_dict().items():
         torch.testing.assert_close(model.state_dict()[name], weight)
     assert loaded.num_parameters == recommender.num_parameters == sum(w.numel() for w in model.parameters())
-
-
-@pytest.mark.parametrize("kind", KINDS)
-def test_recommends_by_item_id_and_for_an_empty_history(kind, fitted):
-    recommender, *_ = fitted[kind]
-    lists = recommender.recommend([["item-3", "item-4"], []], k=3, run=RUN)
-    assert lists[0][0].item == "item-5"
-    assert [len(items) for items in lists] == [3, 3]
 
 
 @pytest.mark.parametrize("kind", KINDS)

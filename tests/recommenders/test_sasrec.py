@@ -1,10 +1,6 @@
-from collections import Counter
-
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
-from hypothesis import strategies as st
 from tests.recommenders.test_scored import dataset
 
 from sidrec.config import RunSettings
@@ -12,49 +8,25 @@ from sidrec.data.sequences import Histories
 from sidrec.decoding.recommendations import Request
 from sidrec.errors import ConfigError
 from sidrec.recommenders.sasrec import SASRec
-from sidrec.recommenders.sasrec_model import SASRecModel, SASRecModelConfig, Windows
+from sidrec.recommenders.sasrec_model import SASRecExamples, SASRecModel, SASRecModelConfig
+from sidrec.tasks.windows import Windows
 from sidrec.testing.toy import cycle_dataset
 from sidrec.training.config import TrainingConfig
 from sidrec.training.isolation import isolated_rng
+from sidrec.training.objectives import IGNORE
 
 RUN = RunSettings(device="cpu")
 
 
-@settings(deadline=None)
-@given(
-    lengths=st.lists(st.integers(2, 40), min_size=1, max_size=5),
-    max_history=st.integers(1, 12),
-    seed=st.integers(0, 1000),
-    dense=st.booleans(),
-)
-def test_windows_hold_every_training_target_once(lengths, max_history, seed, dense):
-    """Items are numbered by their place, so that a label names its example."""
-    offsets = np.concatenate([[0], np.cumsum(lengths)])
-    draw = np.random.default_rng(seed)
-    pairs = [
-        (user, cut)
-        for user, length in enumerate(lengths)
-        for cut in range(1, length)
-        if dense or draw.random() < 0.3 or (user, cut) == (0, 1)
-    ]
-    lists = [np.arange(offsets[user], offsets[user + 1]) for user in range(len(lengths))]
-    windows = Windows(dataset(lists, [f"u{user}" for user in range(len(lengths))], pairs), max_history)
-    batch = windows.collate(np.arange(len(windows)))
-    labels, inputs, mask = (batch[name].numpy() for name in ("labels", "input_ids", "attention_mask"))
-    found = Counter(labels[labels != -100].tolist())
-    assert found == Counter(int(offsets[user] + cut) for user, cut in pairs)
-    assert (mask.sum(1) == windows.lengths).all()
-    assert windows.lengths.max() <= max_history
-    assert (labels != -100).any(1).all()
-    for row in range(len(windows)):
-        items = inputs[row][mask[row]]
-        assert (np.diff(items) == 1).all()
-        learnt = labels[row] != -100
-        assert (labels[row][learnt] == inputs[row][learnt] + 1).all()
-        assert mask[row][learnt].all()
-        user = np.searchsorted(offsets, items[0], side="right") - 1
-        for place in np.flatnonzero(learnt):
-            assert place + 1 >= min(max_history // 2, labels[row][place] - offsets[user])
+def test_inputs_are_labelled_with_the_event_after_them():
+    # Targets are events 1 and 3 of the first user, event 1 of the second, of which no more is read.
+    data = dataset([[5, 6, 7, 8], [1, 2, 3]], ["a", "b"], [(0, 1), (0, 3), (1, 1)])
+    examples = SASRecExamples(Windows.of(data.sequences, data.split.train, max_items=3))
+    assert examples.lengths.tolist() == [3, 1]
+    batch = examples.collate(np.array([0, 1]))
+    assert batch["input_ids"].tolist() == [[5, 6, 7], [1, 0, 0]]
+    assert batch["attention_mask"].tolist() == [[True, True, True], [True, False, False]]
+    assert batch["labels"].tolist() == [[6, IGNORE, 8], [2, IGNORE, IGNORE]]
 
 
 def small_model():
@@ -74,7 +46,7 @@ def test_a_position_sees_nothing_after_it():
 
 def test_loss_is_the_mean_over_labels_of_the_full_softmax():
     model = small_model()
-    ids, labels = torch.tensor([[3, 1, 4], [5, 9, 0]]), torch.tensor([[1, -100, 2], [9, -100, -100]])
+    ids, labels = torch.tensor([[3, 1, 4], [5, 9, 0]]), torch.tensor([[1, IGNORE, 2], [9, IGNORE, IGNORE]])
     with torch.no_grad():
         out = model(ids, labels=labels)
         logits = (out.hidden @ model.items.weight.T).log_softmax(-1)
@@ -85,9 +57,9 @@ def test_loss_is_the_mean_over_labels_of_the_full_softmax():
 def test_only_training_targets_are_learnt_from():
     """The last items of a sequence are held out: their embeddings get no gradient but from the softmax."""
     data = cycle_dataset()
-    windows = Windows(data, 50)
-    batch = windows.collate(np.arange(len(windows)))
-    assert int((batch["labels"] != -100).sum()) == len(data.split.train)
+    examples = SASRecExamples(Windows.of(data.sequences, data.split.train, 50))
+    batch = examples.collate(np.arange(len(examples)))
+    assert int((batch["labels"] != IGNORE).sum()) == len(data.split.train)
     assert batch["input_ids"].shape[1] == data.sequences.lengths[0] - 3
 
 

@@ -10,7 +10,7 @@ from sidrec.data.dataset import Dataset, Examples, Split
 from sidrec.data.sequences import Histories, Sequences
 from sidrec.decoding.recommendations import Request
 from sidrec.recommenders import scored
-from sidrec.recommenders.scored import rank_scores, training_events
+from sidrec.recommenders.scored import rank_scores
 
 RUN = RunSettings(device="cpu")
 
@@ -75,15 +75,3 @@ def dataset(lists, users, train):
     lines, cuts = np.array(train, dtype=np.int32).T
     none = Examples(np.empty(0, np.int32), np.empty(0, np.int32))
     return Dataset(catalog, Sequences(rows.rows, rows.offsets, users), Split("hand", Examples(lines, cuts), none, none))
-
-
-def test_training_events_stop_at_the_last_training_target():
-    data = dataset([[0, 1, 2, 3], [4, 5, 6], [7, 8]], ["a", "b", "c"], [(0, 1), (1, 1)])
-    events = training_events(data)
-    assert [events[user].tolist() for user in range(len(events))] == [[0, 1], [4, 5]]
-
-
-def test_training_events_of_overlapping_lines_count_once():
-    data = dataset([[0, 1], [2, 3], [0, 1, 4]], ["a", "b", "a"], [(0, 1), (1, 1), (2, 2)])
-    events = training_events(data)
-    assert [events[user].tolist() for user in range(len(events))] == [[0, 1, 4], [2, 3]]

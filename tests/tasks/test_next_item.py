@@ -9,9 +9,11 @@ from hypothesis import strategies as st
 
 from sidrec.data.dataset import Examples
 from sidrec.data.sequences import Histories, Sequences
-from sidrec.tasks.next_item import IGNORED, ItemTokens, PrefixExamples, SequenceExamples
+from sidrec.tasks.next_item import ItemTokens, PrefixExamples, SequenceExamples
+from sidrec.tasks.windows import Windows
 from sidrec.testing.toy import cycle_dataset, grid_semantic_ids
 from sidrec.tokenizers.vocabulary import CodeVocabulary
+from sidrec.training.objectives import IGNORE
 
 # Four items of two levels; sizes (2, 3): codes 3-4 and 5-7.
 VOCABULARY = CodeVocabulary((2, 3))
@@ -79,40 +81,35 @@ def test_prefix_examples_by_hand():
     assert batch["labels"].tolist() == [[3, 7, 1], [3, 7, 1], [4, 5, 1]]
 
 
+def sequence_examples(sequences, targets: Examples, max_items: int, items: ItemTokens = ITEMS) -> SequenceExamples:
+    return SequenceExamples(Windows.of(sequences, targets, max_items), items)
+
+
 def test_sequence_examples_by_hand():
-    examples = SequenceExamples.of(SEQUENCES, pairs((0, 1), (0, 2), (1, 1)), ITEMS, max_items=5)
+    examples = sequence_examples(SEQUENCES, pairs((0, 1), (0, 2), (1, 1)), max_items=5)
     assert examples.lengths.tolist() == [7, 5]
     batch = examples.collate(np.array([0, 1]))
     # User u: items 0 1 2, of which 1 and 2 are learnt; item 3, after the last target, is not read.
     assert batch["input_ids"].tolist() == [[2, 3, 5, 3, 7, 4, 6], [2, 4, 5, 4, 6, 0, 0]]
     assert batch["attention_mask"].tolist() == [[1] * 7, [1, 1, 1, 1, 1, 0, 0]]
-    ignored = IGNORED
+    ignored = IGNORE
     assert batch["labels"].tolist() == [
         [ignored, ignored, ignored, 3, 7, 4, 6],
         [ignored, ignored, ignored, 4, 6, ignored, ignored],
     ]
 
 
-def test_sequence_examples_of_a_long_history_by_hand():
-    # Eight items, targets 1 to 7, at most 3 items of context: stretches of 4 items, 2 new ones each.
-    sequences = Sequences(np.array([0, 1, 2, 3, 0, 1, 2, 3], np.int32), np.array([0, 8]), ["u"])
-    examples = SequenceExamples.of(sequences, pairs(*((0, cut) for cut in range(1, 8))), ITEMS, max_items=3)
-    assert examples.starts.tolist() == [0, 2, 4]
-    assert examples.sizes.tolist() == [4, 4, 4]
-    assert examples.seen.tolist() == [0, 2, 2]
-
-
 def learnt_targets(examples: SequenceExamples) -> Counter[tuple[int, ...]]:
-    """(event, its tokens) for every labelled position of every stretch."""
+    """(event, its tokens) for every labelled position of every window."""
     found: Counter[int] = Counter()
     for position in range(len(examples)):
         batch = examples.collate(np.array([position]))
         labels = batch["labels"][0, 1:].reshape(-1, 2)
         for place, label in enumerate(labels.tolist()):
-            event = int(examples.starts[position]) + place
-            if label == [IGNORED, IGNORED]:
+            event = int(examples.windows.starts[position]) + place
+            if label == [IGNORE, IGNORE]:
                 continue
-            assert label == ITEMS.table_NL[examples.rows[event]].tolist()
+            assert label == ITEMS.table_NL[examples.windows.rows[event]].tolist()
             found[event] += 1
     return found
 
@@ -130,16 +127,9 @@ def test_every_target_is_learnt_exactly_once_with_context(data):
     if not targets:
         return
     sequences = Sequences(rows, offsets, [str(user) for user in range(len(lengths))])
-    examples = SequenceExamples.of(sequences, pairs(*targets), ITEMS, max_items)
+    examples = sequence_examples(sequences, pairs(*targets), max_items)
     expected = Counter({int(offsets[user]) + cut: 1 for user, cut in targets})
     assert learnt_targets(examples) == expected
-    last = dict(targets)
-    for start, size, seen in zip(examples.starts, examples.sizes, examples.seen, strict=True):
-        user = int(np.searchsorted(offsets, start, side="right")) - 1
-        # Nothing of another user, nothing after the last target, at least half of the context.
-        assert start + size <= offsets[user] + last[user] + 1
-        assert max_items == 0 or size <= max_items + 1
-        assert start == offsets[user] or seen >= (max_items + 1) // 2
 
 
 @pytest.mark.parametrize("max_items", [3, 50])
@@ -147,14 +137,9 @@ def test_targets_are_those_of_the_training_split(max_items):
     dataset = cycle_dataset(num_items=16, num_users=10)
     ids = grid_semantic_ids(dataset.catalog, size=4, levels=2)
     items = ItemTokens(CodeVocabulary(ids.sizes).tokens(ids.codes), pad=0, eos=1, bos=2)
-    examples = SequenceExamples.of(dataset.sequences, dataset.split.train, items, max_items)
+    examples = sequence_examples(dataset.sequences, dataset.split.train, max_items, items)
     train = dataset.split.train
     expected = sorted((dataset.sequences.offsets[train.users] + train.cuts).tolist())
     labels = examples.collate(np.arange(len(examples)))["labels"]
-    assert int((labels != IGNORED).sum()) == len(expected) * 2
-    assert np.flatnonzero(examples.is_target).tolist() == expected
-
-
-def test_a_batch_of_no_targets_is_no_example():
-    sequences = Sequences(np.arange(4, dtype=np.int32), np.array([0, 2, 4]), ["u", "v"])
-    assert len(SequenceExamples.of(sequences, pairs((1, 1)), ITEMS, 5)) == 1
+    assert int((labels != IGNORE).sum()) == len(expected) * 2
+    assert np.flatnonzero(examples.windows.is_target).tolist() == expected

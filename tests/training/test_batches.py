@@ -6,6 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sidrec.training.batches import LengthBuckets, padding_of
+from sidrec.training.objectives import IGNORE
 
 
 @given(num=st.integers(0, 300), accumulation=st.integers(1, 3), piece=st.integers(1, 7), epoch=st.integers(0, 3))
@@ -46,5 +47,5 @@ def test_pieces_are_cut_from_the_same_steps():
 
 
 def test_padding_is_counted_by_labels_without_a_mask():
-    assert padding_of({"labels": torch.tensor([[1, -100, -100, 2]])}) == (2, 4)
+    assert padding_of({"labels": torch.tensor([[1, IGNORE, IGNORE, 2]])}) == (2, 4)
     assert padding_of({"x": torch.ones(3)}) == (0, 1)

@@ -13,7 +13,7 @@ from sidrec.errors import ConfigError, TrainingError
 from sidrec.training import watch
 from sidrec.training.config import OptimizerConfig, TrainingConfig
 from sidrec.training.isolation import isolated_rng
-from sidrec.training.objectives import next_token_cross_entropy
+from sidrec.training.objectives import IGNORE, next_token_cross_entropy
 from sidrec.training.trainer import train_model
 
 
@@ -37,7 +37,7 @@ class Ragged:
         place = np.arange(lengths.max())
         present = place < lengths[:, None]
         ids = np.where(present, (self.starts[positions][:, None] + place) % 7, 0)
-        labels = np.where(present, (ids + 1) % 7, -100)
+        labels = np.where(present, (ids + 1) % 7, IGNORE)
         return {
             "input_ids": torch.from_numpy(ids),
             "attention_mask": torch.from_numpy(present),
@@ -238,8 +238,8 @@ def test_loss_that_is_not_finite_is_an_error():
 def test_bad_requests():
     with pytest.raises(ConfigError, match="16 is not a multiple of 3"):
         train_model(toy(), Ragged.draw(), CONFIG.model_copy(update={"accumulation": 3}), RunSettings(device="cpu"))
-    with pytest.raises(ConfigError, match="cannot train on device 'toaster'"):
-        train_model(toy(), Ragged.draw(), CONFIG, RunSettings(device="toaster"))
+    with pytest.raises(ConfigError, match="cannot train on device 'meta'"):
+        train_model(toy(), Ragged.draw(), CONFIG, RunSettings(device="meta"))
     with pytest.raises(TrainingError, match="no training examples"):
         train_model(toy(), Ragged.draw(num=0), CONFIG, RunSettings(device="cpu"))
 

@@ -11,7 +11,7 @@ from functools import cached_property
 
 import numpy as np
 
-from sidrec.data.sequences import Histories
+from sidrec.data.sequences import Histories, positions_within
 from sidrec.decoding.trie import ItemTrie
 from sidrec.types import IntArray
 
@@ -49,7 +49,7 @@ class Exclusions:
         >>> [pairs.tolist() for pairs in seen.dead_nodes(1)]
         [[0, 1], [0, 1]]
         """
-        users = np.repeat(np.arange(len(histories)), histories.lengths)
+        users = histories.owners
         positions = trie.positions[histories.rows]
         held = positions >= 0
         stride = len(trie.rows) + 1
@@ -59,8 +59,7 @@ class Exclusions:
     def take(self, users: IntArray) -> "Exclusions":
         """The exclusions of some of the users, in the given order."""
         lengths = np.diff(self._offsets)[users]
-        starts = np.repeat(self._offsets[users] - (np.cumsum(lengths) - lengths), lengths)
-        index = starts + np.arange(lengths.sum())
+        index = np.repeat(self._offsets[users], lengths) + positions_within(lengths)
         return Exclusions(self.trie, len(users), np.repeat(np.arange(len(users)), lengths), self.positions[index])
 
     @cached_property

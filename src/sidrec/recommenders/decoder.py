@@ -1,7 +1,7 @@
 """A small causal transformer over semantic-ID tokens, trained on all targets of a user in one pass.
 
 The architecture is Llama's (rotary positions, RMSNorm, SwiGLU), so the weights are a Llama directory.
-One row holds a stretch of a user's history with every training target in it, where prefix training
+One row holds a window of a user's history with every training target in it, where prefix training
 needs one row a target. Left out: text, user tokens, and any pretrained weights.
 """
 
@@ -16,6 +16,7 @@ from sidrec.decoding.scorer import SidScorer
 from sidrec.recommenders.causal_scorer import CausalScorer
 from sidrec.recommenders.generative import GenerativeConfig, GenerativeRecommender
 from sidrec.tasks.next_item import Prompts, SequenceExamples
+from sidrec.tasks.windows import Windows
 from sidrec.tokenizers.vocabulary import CodeVocabulary
 from sidrec.training.batches import TrainingExamples
 
@@ -23,7 +24,7 @@ __all__ = ["Decoder"]
 
 
 class Decoder(GenerativeRecommender):
-    """Decoder-only model over semantic IDs: one training example a stretch of history."""
+    """Decoder-only model over semantic IDs: one training example a window of history."""
 
     model_class = LlamaForCausalLM
 
@@ -74,10 +75,9 @@ class Decoder(GenerativeRecommender):
         )
 
     def examples(self, dataset: Dataset) -> TrainingExamples:
-        """One example a stretch of a user's history, with all training targets in it."""
-        return SequenceExamples.of(
-            dataset.sequences, dataset.split.train, self.item_tokens, max_items=self.config.max_history
-        )
+        """One example a window of a user's history, with all training targets in it."""
+        windows = Windows.of(dataset.sequences, dataset.split.train, self.config.max_history)
+        return SequenceExamples(windows, self.item_tokens)
 
     def prompts(self, histories: Histories) -> Prompts:
         """The begin token, then the codes of the newest items."""

@@ -20,7 +20,7 @@ from sidrec.data.dataset import Dataset
 from sidrec.data.sequences import Histories
 from sidrec.decoding.recommendations import Recommendations, Request
 from sidrec.recommenders.base import Recommender, RecommenderConfig, Validate
-from sidrec.recommenders.scored import counted_report, rank_scores, training_events
+from sidrec.recommenders.scored import counted_report, rank_scores
 from sidrec.tokenizers.semantic_ids import SemanticIds
 from sidrec.training.config import TrainingConfig, TrainReport
 from sidrec.types import FloatArray, IntArray
@@ -109,13 +109,13 @@ class ItemKNN(Recommender):
         started = time.perf_counter()
         self.catalog = dataset.catalog
         config, num_items = self.config, len(dataset.catalog)
-        events = training_events(dataset)
+        events = dataset.training_events()
         table = similarities(events, num_items, config, run)
         near, values = neighbours(table, min(config.neighbours, num_items))
         self.model = ItemKNNModel(ItemKNNModelConfig(num_items=num_items, num_neighbours=near.shape[1])).eval()
         self.model.neighbours.copy_(torch.from_numpy(near))
         self.model.similarities.copy_(torch.from_numpy(values))
-        self.model.counts.copy_(torch.from_numpy(np.bincount(events.rows, minlength=num_items)))
+        self.model.counts.copy_(torch.tensor(dataset.training_counts()))
         return counted_report(len(dataset.split.train), time.perf_counter() - started)
 
     def rank(self, histories: Histories, request: Request, run: RunSettings) -> Recommendations:
@@ -146,7 +146,7 @@ def similarities(events: Histories, num_items: int, config: Any, run: RunSetting
     w(d) = d^-distance_power where j follows i, `backward` times that where it precedes.
     """
     together = sparse.csr_array((num_items, num_items), dtype=np.float64)
-    user = np.repeat(np.arange(len(events)), events.lengths)
+    user = events.owners
     size = max(1, PAIRS_AT_ONCE // config.window)
     with run.progress("count neighbours", len(events.rows)) as advance:
         for start in range(0, len(events.rows), size):

@@ -3,7 +3,6 @@
 import time
 from typing import Literal
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 from transformers import PreTrainedConfig, PreTrainedModel
@@ -13,7 +12,7 @@ from sidrec.data.dataset import Dataset
 from sidrec.data.sequences import Histories
 from sidrec.decoding.recommendations import Recommendations, Request
 from sidrec.recommenders.base import Recommender, RecommenderConfig, Validate
-from sidrec.recommenders.scored import counted_report, rank_scores, training_events
+from sidrec.recommenders.scored import counted_report, rank_scores
 from sidrec.tokenizers.semantic_ids import SemanticIds
 from sidrec.training.config import TrainingConfig, TrainReport
 
@@ -66,9 +65,9 @@ class Popularity(Recommender):
         """Count. Nothing is chosen by validation and the training settings are not used."""
         started = time.perf_counter()
         self.catalog = dataset.catalog
-        counts = np.bincount(training_events(dataset).rows, minlength=len(dataset.catalog))
+        counts = torch.tensor(dataset.training_counts())
         self.model = PopularityModel(PopularityModelConfig(num_items=len(counts))).eval()
-        self.model.counts.copy_(torch.from_numpy(counts))
+        self.model.counts.copy_(counts)
         return counted_report(len(dataset.split.train), time.perf_counter() - started)
 
     def rank(self, histories: Histories, request: Request, run: RunSettings) -> Recommendations:

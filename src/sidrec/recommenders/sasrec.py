@@ -13,8 +13,9 @@ from sidrec.data.sequences import Histories
 from sidrec.decoding.recommendations import Recommendations, Request
 from sidrec.random import torch_seed
 from sidrec.recommenders.base import Recommender, RecommenderConfig, Validate
-from sidrec.recommenders.sasrec_model import SASRecModel, SASRecModelConfig, Windows
-from sidrec.recommenders.scored import rank_scores, training_events
+from sidrec.recommenders.sasrec_model import SASRecExamples, SASRecModel, SASRecModelConfig
+from sidrec.recommenders.scored import rank_scores
+from sidrec.tasks.windows import Windows
 from sidrec.tokenizers.semantic_ids import SemanticIds
 from sidrec.training.config import TrainingConfig, TrainReport
 from sidrec.training.isolation import isolated_rng
@@ -67,11 +68,11 @@ class SASRec(Recommender):
         sizes = self.config.model_dump(exclude={"kind"})
         with isolated_rng(torch_seed(run.seed, "sasrec")):
             self.model = SASRecModel(SASRecModelConfig(num_items=len(dataset.catalog), **sizes))
-        counts = np.bincount(training_events(dataset).rows, minlength=len(dataset.catalog))
+        counts = dataset.training_counts()
         self.model.popularity.copy_(torch.from_numpy(np.log1p(counts)))
-        windows = Windows(dataset, self.config.max_history)
+        windows = Windows.of(dataset.sequences, dataset.split.train, self.config.max_history)
         check = None if validate is None else lambda: validate(self)
-        return train_model(self.model, windows, training, run, validate=check)
+        return train_model(self.model, SASRecExamples(windows), training, run, validate=check)
 
     def rank(self, histories: Histories, request: Request, run: RunSettings) -> Recommendations:
         """The items with the largest logits after each user's latest items."""

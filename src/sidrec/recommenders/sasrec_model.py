@@ -1,4 +1,4 @@
-"""The network of SASRec and the windows it is trained on. Leaves out ranking, files and settings of a run.
+"""The network of SASRec and its training examples. Leaves out ranking, files and settings of a run.
 
 SASRec: Kang and McAuley, 2018, arXiv:1808.09781; with the full softmax of Klenitskiy and Vasilev, 2023,
 arXiv:2309.07602, instead of sampled negatives.
@@ -13,11 +13,11 @@ from torch.nn import functional as F
 from transformers import PreTrainedConfig, PreTrainedModel
 from transformers.modeling_outputs import ModelOutput
 
-from sidrec.data.dataset import Dataset
+from sidrec.tasks.windows import Windows
 from sidrec.training.objectives import IGNORE, full_softmax
 from sidrec.types import IntArray
 
-__all__ = ["SASRecModel", "SASRecModelConfig", "Windows"]
+__all__ = ["SASRecExamples", "SASRecModel", "SASRecModelConfig"]
 
 
 class SASRecModelConfig(PreTrainedConfig):
@@ -98,7 +98,7 @@ class SASRecModel(PreTrainedModel):
         Args:
             input_ids: int64[B, T] item rows, any row where the history has ended.
             attention_mask: accepted because batches carry it; causality makes it needless.
-            labels: int64[B, T] the item after each position, -100 where it is no training target.
+            labels: int64[B, T] the item after each position, `IGNORE` where it is no training target.
         """
         places = torch.arange(input_ids.shape[1], device=input_ids.device)
         states = self.items(input_ids) * self.config.hidden_size**0.5 + self.positions(places)
@@ -119,50 +119,31 @@ class SASRecModel(PreTrainedModel):
         return torch.where(lengths_B[:, None] > 0, logits, self.popularity)
 
 
-class Windows:
-    """Training examples: stretches of the sequences in which every training target stands exactly once.
+@dataclass(frozen=True)
+class SASRecExamples:
+    """One example a window: every event but the last is an input, labelled with the event after it.
 
-    A sequence of up to `max_history` inputs is one window. A longer one is cut into windows of
-    `max_history` inputs that overlap by half; each window learns the targets that the one before had
-    not, so a target sees between a half and the whole of `max_history`.
-
-    Args:
-        dataset: whose training pairs are the only targets.
-        max_history: inputs in a window at most.
+    Attributes:
+        windows: which events, and which of them are learnt.
     """
 
-    def __init__(self, dataset: Dataset, max_history: int) -> None:
-        sequences, train = dataset.sequences, dataset.split.train
-        self.rows = sequences.rows
-        self.is_target = np.zeros(len(self.rows) + 1, dtype=np.bool_)
-        self.is_target[sequences.offsets[train.users] + train.cuts] = True
-        last = np.zeros(len(sequences), dtype=np.int64)
-        np.maximum.at(last, train.users, train.cuts)
-        stride = max(1, max_history // 2)
-        num = np.where(last > 0, 1 + np.maximum(0, -(-(last - max_history) // stride)), 0)
-        line = np.repeat(np.arange(len(last)), num)
-        nth = np.arange(len(line)) - np.repeat(np.cumsum(num) - num, num)
-        end = np.minimum(max_history + nth * stride, last[line])
-        start = np.maximum(end - max_history, 0)
-        fresh = np.where(nth > 0, max_history + (nth - 1) * stride, 0)
-        known = np.concatenate([[0], np.cumsum(self.is_target)])
-        base = sequences.offsets[:-1][line]
-        kept = known[base + end + 1] > known[base + fresh + 1]
-        self.starts, self.lengths, self.fresh = (base + start)[kept], (end - start)[kept], (fresh - start)[kept]
+    windows: Windows
 
     def __len__(self) -> int:
-        return len(self.starts)
+        return len(self.windows)
+
+    @property
+    def lengths(self) -> IntArray:
+        """int64[P], inputs of each example."""
+        return self.windows.sizes - 1
 
     def collate(self, positions: IntArray) -> dict[str, Tensor]:
         """Inputs, labels and mask of some windows, filled up on the right."""
-        lengths = self.lengths[positions][:, None]
-        place = np.arange(lengths.max())
-        present = place < lengths
-        index = np.where(present, self.starts[positions][:, None] + place, 0)
-        learnt = present & (place >= self.fresh[positions][:, None]) & self.is_target[index + 1]
-        following = self.rows[np.minimum(index + 1, len(self.rows) - 1)]
+        batch = self.windows.batch(positions)
+        present_BT = batch.inside_BT[:, 1:]
+        rows_BT = batch.rows_BT.astype(np.int64)
         return {
-            "input_ids": torch.from_numpy(np.where(present, self.rows[index], 0).astype(np.int64)),
-            "attention_mask": torch.from_numpy(present),
-            "labels": torch.from_numpy(np.where(learnt, following, IGNORE).astype(np.int64)),
+            "input_ids": torch.from_numpy(np.where(present_BT, rows_BT[:, :-1], 0)),
+            "attention_mask": torch.from_numpy(present_BT),
+            "labels": torch.from_numpy(np.where(batch.learnt_BT[:, 1:], rows_BT[:, 1:], IGNORE)),
         }

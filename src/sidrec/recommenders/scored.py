@@ -1,4 +1,4 @@
-"""Lists from scores of every item, and the events that training may see: shared by the plain recommenders.
+"""Lists from scores of every item, and the report of counting: shared by the plain recommenders.
 
 Leaves out where scores come from. Scores of all users at once (U × N) are never held in memory.
 """
@@ -10,13 +10,11 @@ import torch
 from torch import Tensor
 
 from sidrec.config import RunSettings
-from sidrec.data.dataset import Dataset
 from sidrec.data.sequences import Histories
 from sidrec.decoding.recommendations import Recommendations, Request
 from sidrec.training.config import TrainReport
-from sidrec.types import IntArray
 
-__all__ = ["counted_report", "rank_scores", "training_events"]
+__all__ = ["counted_report", "rank_scores"]
 
 SCORES_AT_ONCE = 2**23
 """Scores held at once (32 MiB of float32), which sets how many users are ranked together."""
@@ -56,8 +54,7 @@ def rank_scores(
 def _masked(scores_BN: Tensor, histories: Histories, request: Request) -> Tensor:
     """Scores with -inf for what may not be recommended."""
     if request.exclude_seen and len(histories.rows):
-        users = np.repeat(np.arange(len(histories)), histories.lengths)
-        index = torch.from_numpy(np.stack([users, histories.rows.astype(np.int64)])).to(scores_BN.device)
+        index = torch.from_numpy(np.stack([histories.owners, histories.rows.astype(np.int64)])).to(scores_BN.device)
         scores_BN[index[0], index[1]] = -torch.inf
     if request.allowed is not None:
         scores_BN[:, torch.from_numpy(~request.allowed).to(scores_BN.device)] = -torch.inf
@@ -93,34 +90,3 @@ def counted_report(num_examples: int, seconds: float) -> TrainReport:
         best_step=0,
         losses=(),
     )
-
-
-def training_events(dataset: Dataset) -> Histories:
-    """The events that training may see, once each: one history for each user with a training example.
-
-    These are a user's items up to and including the last training target. Where a "given" split has
-    several lines of one user, whose histories overlap, later lines add their targets only.
-    """
-    sequences, examples = dataset.sequences, dataset.split.train
-    last = np.full(len(sequences), -1, dtype=np.int64)
-    np.maximum.at(last, examples.users, examples.cuts)
-    lines = np.flatnonzero(last >= 0)
-    names, first, owner = np.unique(np.asarray(sequences.users)[lines], return_index=True, return_inverse=True)
-    is_event = np.zeros(len(sequences.rows), dtype=np.bool_)
-    is_event[sequences.offsets[examples.users] + examples.cuts] = True
-    whole = lines[first]
-    is_event |= _ranges(sequences.offsets[whole], sequences.offsets[whole] + last[whole] + 1, len(is_event))
-    user = np.full(len(sequences), -1, dtype=np.int64)
-    user[lines] = owner
-    users = np.repeat(user, sequences.lengths)[is_event]
-    order = np.argsort(users, kind="stable")
-    offsets = np.concatenate([[0], np.cumsum(np.bincount(users, minlength=len(names)))]).astype(np.int64)
-    return Histories(sequences.rows[is_event][order].astype(np.int32), offsets)
-
-
-def _ranges(starts: IntArray, ends: IntArray, length: int) -> np.ndarray:
-    """bool[length], true inside any of the disjoint ranges."""
-    steps = np.zeros(length + 1, dtype=np.int64)
-    np.add.at(steps, starts, 1)
-    np.add.at(steps, ends, -1)
-    return np.cumsum(steps[:-1]) > 0

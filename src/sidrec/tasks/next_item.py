@@ -3,7 +3,7 @@
 The one place where prompts are built, so that what a model reads when it serves is what it read
 when it learnt. Items become tokens by one array look-up; no strings are made. `PrefixExamples` is
 for encoder-decoders (one target an example), `SequenceExamples` for causal models (all targets of a
-stretch of a user's history in one forward pass). Text prompts and other tasks are not here.
+window of a user's history in one forward pass). Text prompts and other tasks are not here.
 """
 
 from dataclasses import dataclass
@@ -14,12 +14,11 @@ from torch import Tensor
 
 from sidrec.data.dataset import Examples
 from sidrec.data.sequences import Histories, Sequences
-from sidrec.types import BoolArray, IntArray
+from sidrec.tasks.windows import Windows
+from sidrec.training.objectives import IGNORE
+from sidrec.types import IntArray
 
-__all__ = ["IGNORED", "ItemTokens", "PrefixExamples", "Prompts", "SequenceExamples"]
-
-IGNORED = -100
-"""Label of a position that is not learnt from (the convention of torch and transformers)."""
+__all__ = ["ItemTokens", "PrefixExamples", "Prompts", "SequenceExamples"]
 
 
 @dataclass(frozen=True)
@@ -126,81 +125,29 @@ class PrefixExamples:
 
 @dataclass(frozen=True)
 class SequenceExamples:
-    """One example a stretch of a user's history, with all training targets in it.
-
-    A user with at most `max_items + 1` items up to the last target is one stretch. A longer history
-    is cut into stretches of that size which overlap by half; a target is learnt in exactly one, the
-    first that holds it, so it is seen with at least half of the context that serving gives.
+    """One example a window of a user's history, with all training targets in it.
 
     Attributes:
-        rows: int32[T], items of all users one after the other.
-        is_target: bool[T], whether the item is learnt.
-        starts: int64[P], place in `rows` where each stretch begins.
-        sizes: int64[P], items in each stretch.
-        seen: int64[P], leading items of each stretch that give context only.
+        windows: which events, and which of them are learnt.
         items: how items are written.
     """
 
-    rows: IntArray
-    is_target: BoolArray
-    starts: IntArray
-    sizes: IntArray
-    seen: IntArray
+    windows: Windows
     items: ItemTokens
 
-    @classmethod
-    def of(cls, sequences: Sequences, examples: Examples, items: ItemTokens, max_items: int) -> "SequenceExamples":
-        """Stretches that hold every target of `examples` once.
-
-        Args:
-            sequences: the users' histories.
-            examples: which items are targets; nothing after a user's last target is read.
-            items: how items are written.
-            max_items: items of history that the model reads when it serves; 0 means no limit.
-        """
-        is_target = np.zeros(len(sequences.rows), dtype=np.bool_)
-        is_target[sequences.offsets[examples.users] + examples.cuts] = True
-        used = np.zeros(len(sequences), dtype=np.int64)
-        np.maximum.at(used, examples.users, examples.cuts.astype(np.int64) + 1)
-        size = max_items + 1 if max_items > 0 else max(int(used.max(initial=1)), 1)
-        users, ends, seen = _stretches(used, size)
-        sizes = np.minimum(ends, size)
-        starts = sequences.offsets[users] + ends - sizes
-        before = np.concatenate([[0], np.cumsum(is_target)])
-        useful = before[starts + sizes] > before[starts + seen]
-        return cls(sequences.rows, is_target, starts[useful], sizes[useful], seen[useful], items)
-
     def __len__(self) -> int:
-        return len(self.starts)
+        return len(self.windows)
 
     @property
     def lengths(self) -> IntArray:
         """int64[P], tokens of each example."""
-        return self.sizes * self.items.num_levels + 1
+        return self.windows.sizes * self.items.num_levels + 1
 
     def collate(self, positions: IntArray) -> dict[str, Tensor]:
-        """The stretches at `positions` as `input_ids`, `attention_mask` and `labels` (codes of targets only)."""
-        starts, sizes, seen = self.starts[positions], self.sizes[positions], self.seen[positions]
-        place = np.arange(sizes.max(initial=0))
-        inside_BT = place < sizes[:, None]
-        events_BT = np.where(inside_BT, starts[:, None] + place, 0)
-        histories = Histories(self.rows[events_BT[inside_BT]], np.concatenate([[0], np.cumsum(sizes)]))
-        prompts = self.items.prompts(histories, begin=True)
-        learnt_BT = inside_BT & (place >= seen[:, None]) & self.is_target[events_BT]
-        learnt = np.pad(np.repeat(learnt_BT, self.items.num_levels, axis=1), ((0, 0), (1, 0)))
-        labels = prompts.tokens_BT.masked_fill(torch.from_numpy(~learnt), IGNORED)
+        """The windows at `positions` as `input_ids`, `attention_mask` and `labels` (codes of targets only)."""
+        batch = self.windows.batch(positions)
+        offsets = np.concatenate([[0], np.cumsum(batch.inside_BT.sum(axis=1))])
+        prompts = self.items.prompts(Histories(batch.rows_BT[batch.inside_BT], offsets), begin=True)
+        learnt = np.pad(np.repeat(batch.learnt_BT, self.items.num_levels, axis=1), ((0, 0), (1, 0)))
+        labels = prompts.tokens_BT.masked_fill(torch.from_numpy(~learnt), IGNORE)
         return {"input_ids": prompts.tokens_BT, "attention_mask": prompts.mask_BT, "labels": labels}
-
-
-def _stretches(used: IntArray, size: int) -> tuple[IntArray, IntArray, IntArray]:
-    """Stretches that cover the first `used[u]` items of each user: (user, end, items already covered).
-
-    The first one covers `size` items, each later one half as many new items.
-    """
-    step = max(size // 2, 1)
-    counts = np.where(used > 0, 1 + np.maximum(-(-(used - size) // step), 0), 0)
-    users = np.repeat(np.arange(len(used)), counts)
-    number = np.arange(len(users)) - np.repeat(np.cumsum(counts) - counts, counts)
-    ends = np.minimum(size + number * step, used[users])
-    new_from = np.where(number > 0, size + (number - 1) * step, 0)
-    return users, ends, new_from - (ends - np.minimum(ends, size))

@@ -11,6 +11,7 @@ import torch
 from torch.utils.data import Dataset, Sampler
 
 from sidrec.random import generator
+from sidrec.training.objectives import IGNORE
 from sidrec.types import IntArray
 
 __all__ = ["BatchDataset", "LengthBuckets", "TrainingExamples", "padding_of"]
@@ -32,7 +33,7 @@ class TrainingExamples(Protocol):
     def collate(self, positions: IntArray) -> dict[str, torch.Tensor]:
         """Keyword arguments of the model for some of the examples.
 
-        `labels` (-100 where nothing is to be predicted) says how many targets the batch holds; an
+        `labels` (`IGNORE` where nothing is to be predicted) says how many targets the batch holds; an
         `attention_mask` (0 where the input is padding), if there is one, how much of it is padding.
         """
         ...
@@ -104,5 +105,5 @@ def padding_of(batch: dict[str, torch.Tensor]) -> tuple[int, int]:
     if "attention_mask" in batch:
         return int((batch["attention_mask"] == 0).sum()), batch["attention_mask"].numel()
     if "labels" in batch:
-        return int((batch["labels"] == -100).sum()), batch["labels"].numel()
+        return int((batch["labels"] == IGNORE).sum()), batch["labels"].numel()
     return 0, 1

@@ -25,6 +25,7 @@ from sidrec.training.batches import BatchDataset, LengthBuckets, TrainingExample
 from sidrec.training.checkpoints import find_checkpoint, keep_only, start_digest
 from sidrec.training.config import TrainingConfig, TrainReport
 from sidrec.training.isolation import isolated_process
+from sidrec.training.objectives import IGNORE
 from sidrec.training.watch import StepWatch, Validation
 
 __all__ = ["train_model"]
@@ -43,7 +44,7 @@ def train_model(
     """Train a model in place and leave it, in evaluation mode, in the state that validated best.
 
     The model is called with what `examples.collate` returns and must answer with a `.loss` that is the mean
-    over the labels that are not -100; the mean of a whole optimizer step is taken over all its targets,
+    over the labels that are not `IGNORE`; the mean of a whole optimizer step is taken over all its targets,
     however it is accumulated. With `run.scratch` a killed run goes on where it was, with the same result.
 
     Args:
@@ -197,7 +198,7 @@ class _Trainer(Trainer):
 
 def _num_targets(batch: dict[str, Any]) -> Any:
     """Number of targets in a batch: its labels, or its examples where there are none."""
-    return (batch["labels"] != -100).sum() if "labels" in batch else len(next(iter(batch.values())))
+    return (batch["labels"] != IGNORE).sum() if "labels" in batch else len(next(iter(batch.values())))
 
 
 def _unchanged(batch: Any) -> Any:
