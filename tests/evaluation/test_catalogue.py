@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from sidrec.evaluation.catalogue import catalogue_figures, gini, list_defects, self_information
+from sidrec.evaluation.catalogue import catalogue_figures, list_defects, self_information
 
 
 def test_figures_by_hand():
@@ -19,12 +19,6 @@ def test_figures_by_hand():
 
 def test_novelty_of_an_unseen_item_is_finite():
     assert self_information(np.array([3, 0]))[1] == pytest.approx(np.log2(5))
-
-
-def test_gini_ends():
-    assert gini(np.array([7, 7, 7])) == pytest.approx(0)
-    assert gini(np.array([0] * 99 + [5])) == pytest.approx(0.99)
-    assert gini(np.zeros(3, int)) == 0
 
 
 def test_defects_by_hand():

@@ -13,7 +13,7 @@ import pytest
 from sidrec.data.catalog import Catalog
 from sidrec.errors import ConfigError, DataError
 from sidrec.testing.toy import cycle_dataset
-from sidrec.tokenizers.auto import Auto, chosen
+from sidrec.tokenizers.auto import Auto, resolve_auto
 from sidrec.tokenizers.given import Given
 from sidrec.tokenizers.quality import code_quality
 from sidrec.tokenizers.rqkmeans import RQKMeans
@@ -93,11 +93,13 @@ def test_codes_of_the_dataset() -> None:
 
 def test_auto_takes_what_is_there() -> None:
     dataset = cycle_dataset(4, 4, 5)
-    plain = chosen(Auto.Config(levels=2, codebook_size=7), dataset)
+    plain = resolve_auto(Auto.Config(levels=2, codebook_size=7), dataset)
     assert isinstance(plain, RQKMeans.Config)
     assert (plain.levels, plain.codebook_size) == (2, 7)
-    assert isinstance(chosen(Auto.Config(), replace(dataset, given_codes=np.zeros((4, 1), np.int32))), Given.Config)
-    assert chosen(plain, dataset) is plain
+    assert isinstance(
+        resolve_auto(Auto.Config(), replace(dataset, given_codes=np.zeros((4, 1), np.int32))), Given.Config
+    )
+    assert resolve_auto(plain, dataset) is plain
 
 
 DATA = os.environ.get("SIDREC_DATA", "")

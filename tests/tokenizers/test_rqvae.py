@@ -16,9 +16,9 @@ SMALL = {"layers": (32,), "latent_dim": 8, "levels": 2, "codebook_size": 16, "ba
 
 def network_of(passes: bool = False, **options: object) -> tuple[ResidualAutoencoder, torch.Tensor]:
     network = ResidualAutoencoder([16, 12, 4], [8, 8, 8], passes_residual_gradient=passes, **options)
-    network.initialise_weights(1)
+    network.initialize_weights(1)
     vectors = torch.from_numpy(blobs(64))
-    network.initialise_codebooks(vectors, 2)
+    network.initialize_codebooks(vectors, 2)
     return network.train(), vectors
 
 
@@ -48,19 +48,19 @@ def test_codebook_loss_reaches_the_codebooks_only() -> None:
 def test_which_levels_commit(passes: bool, levels_that_commit: int) -> None:
     network, vectors = network_of(passes)
     latents = network.encode(vectors).detach().requires_grad_()
-    quantised = network.quantise(latents)
+    quantized = network.quantize(latents)
     rest, expected = latents.detach(), torch.zeros_like(latents)
     for level, book in enumerate(network.codebooks):
-        chosen = book.detach()[quantised.codes_BL[:, level]]
+        chosen = book.detach()[quantized.codes_BL[:, level]]
         if level < levels_that_commit:
             expected += 2 * (rest - chosen) / rest.numel() / 3
         rest = rest - chosen
-    torch.testing.assert_close(gradient(quantised.commitment, latents), expected)
+    torch.testing.assert_close(gradient(quantized.commitment, latents), expected)
 
 
 def test_losses_equal_the_definition() -> None:
     network, vectors = network_of()
-    network.measure(vectors)
+    network.fit_scaler(vectors)
     losses, codes = network.losses(vectors)
     with torch.no_grad():
         rest, total, expected = network.encode(vectors), torch.zeros(64, 4), 0.0
@@ -79,27 +79,19 @@ def test_straight_through_sum_has_the_value_of_the_codes_and_the_gradient_of_the
     for passes in (False, True):
         network, vectors = network_of(passes)
         latents = network.encode(vectors).detach().requires_grad_()
-        quantised = network.quantise(latents)
-        value = sum(book[quantised.codes_BL[:, level]] for level, book in enumerate(network.codebooks))
-        torch.testing.assert_close(quantised.sum_BD, value)
-        torch.testing.assert_close(gradient(quantised.sum_BD.sum(), latents), torch.ones_like(latents))
-
-
-def test_codebooks_are_initialised_once() -> None:
-    network, vectors = network_of()
-    before = [book.detach().clone() for book in network.codebooks]
-    assert bool(network.initialised)
-    network.initialise_codebooks(vectors * 3, 9)
-    assert all(torch.equal(old, new) for old, new in zip(before, network.codebooks, strict=True))
+        quantized = network.quantize(latents)
+        value = sum(book[quantized.codes_BL[:, level]] for level, book in enumerate(network.codebooks))
+        torch.testing.assert_close(quantized.sum_BD, value)
+        torch.testing.assert_close(gradient(quantized.sum_BD.sum(), latents), torch.ones_like(latents))
 
 
 def test_balancing_is_for_training_only() -> None:
     network, vectors = network_of(num_balanced=1)
-    usage = torch.bincount(network.quantise(network.encode(vectors)).codes_BL[:, 2], minlength=8)
+    usage = torch.bincount(network.quantize(network.encode(vectors)).codes_BL[:, 2], minlength=8)
     assert int(usage.max()) <= 10
     network.eval()
-    plain = network.quantise(network.encode(vectors)).codes_BL
-    assert torch.equal(plain, network_of()[0].eval().quantise(network.encode(vectors)).codes_BL)
+    plain = network.quantize(network.encode(vectors)).codes_BL
+    assert torch.equal(plain, network_of()[0].eval().quantize(network.encode(vectors)).codes_BL)
 
 
 def test_training_lowers_the_error_and_keeps_callers_random_state() -> None:

@@ -1,4 +1,4 @@
-"""Figures of a prepared dataset, for the artefact's summary and for people.
+"""Figures of a prepared dataset, for the artefact's summary and for people, and how unevenly counts are spread.
 
 Computed from the finished dataset, so they say what later stages will see. Plots are left out.
 """
@@ -11,9 +11,9 @@ import numpy as np
 from sidrec.data.dataset import PARTS, Dataset
 from sidrec.data.filters import Drop
 from sidrec.data.interactions import Ties, count_ties
-from sidrec.types import Json
+from sidrec.types import IntArray, Json
 
-__all__ = ["TIE_RULE", "dataset_statistics", "statistics_table"]
+__all__ = ["TIE_RULE", "dataset_statistics", "gini", "statistics_table"]
 
 TIE_RULE = "by time; events of a user at the same time keep the order of the input"
 ORDER_RULE = "the order of the input, which has no timestamps"
@@ -74,6 +74,19 @@ def statistics_table(summary: Json) -> list[tuple[str, str]]:
     rows.append(("item text", ", ".join(summary["text_fields"]) or "none"))
     rows.append(("semantic IDs in the data", f"yes, {levels} levels" if levels else "no"))
     return rows
+
+
+def gini(counts: IntArray) -> float:
+    """Gini coefficient of N non-negative counts: 0 if all are equal, (N-1)/N if one has everything; 0 without any.
+
+    >>> gini(np.array([0, 0, 0, 4])), gini(np.array([2, 2]))
+    (0.75, 0.0)
+    """
+    total, size = counts.sum(), len(counts)
+    if not total:
+        return 0.0
+    place = np.arange(1, size + 1)
+    return float(((2 * place - size - 1) * np.sort(counts)).sum() / (size * total))
 
 
 def _also(count: int, what: str) -> str:

@@ -1,7 +1,6 @@
 """Stage `tokenize`: item vectors or imported codes → a tokenizer with its semantic IDs and their quality."""
 
 import json
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -12,14 +11,14 @@ from sidrec.embeddings.base import ItemEmbeddings
 from sidrec.errors import DataError, nearest
 from sidrec.registry import load_class
 from sidrec.stages.layout import RunFolder, StageResult, make_artifact
-from sidrec.tokenizers.auto import chosen
+from sidrec.tokenizers.auto import resolve_auto
 from sidrec.tokenizers.base import ImportingTokenizer, Tokenizer, VectorTokenizer
-from sidrec.tokenizers.collisions import Settled, as_semantic_ids, settle, settle_codes
+from sidrec.tokenizers.collisions import as_semantic_ids, settle_codes
 from sidrec.tokenizers.placement import Quantized
 from sidrec.tokenizers.plots import draw_quality
-from sidrec.tokenizers.quality import code_quality, duplicate_vectors, relative_error
+from sidrec.tokenizers.quality import quality_report, quality_summary, vector_quality
 from sidrec.tokenizers.semantic_ids import SemanticIds
-from sidrec.types import IntArray, Json
+from sidrec.types import Json
 
 __all__ = ["load_semantic_ids", "needs_embeddings", "tokenize"]
 
@@ -48,7 +47,7 @@ def tokenize(
         DataError: vectors are needed and missing, or do not fit the catalogue.
     """
     dataset = Dataset.load(folder.dataset)
-    config = chosen(config, dataset)
+    config = resolve_auto(config, dataset)
     kind: str = config.model_dump()["kind"]
     tokenizer: Tokenizer = load_class("tokenizer", kind)(config)
     assert dataset.artifact is not None, "a loaded dataset knows its artefact"
@@ -68,7 +67,7 @@ def tokenize(
 
 def needs_embeddings(config: Config, dataset: Dataset) -> bool:
     """Whether `tokenize` with this configuration needs item vectors for this dataset."""
-    config = chosen(config, dataset)
+    config = resolve_auto(config, dataset)
     return load_class("tokenizer", config.model_dump()["kind"]).needs_embeddings
 
 
@@ -101,79 +100,36 @@ def _embeddings(folder: RunFolder, name: str | None, dataset: Dataset) -> Artifa
     raise DataError("semantic IDs are learned from item vectors, and there are none", where=str(place), next=step)
 
 
-@dataclass(frozen=True)
-class _Outcome:
-    """Codes before and after collisions were settled, and what the vectors say about them."""
-
-    before: IntArray
-    before_sizes: tuple[int, ...]
-    settled: Settled
-    facts: Json
-
-
 def _write(
     writer: ArtifactWriter, tokenizer: Tokenizer, dataset: Dataset, source: Artifact | str | None, run: RunSettings
 ) -> None:
+    facts: Json = {}
     if isinstance(tokenizer, VectorTokenizer):
         assert isinstance(source, Artifact), "a tokenizer that needs vectors has them as a parent"
-        outcome = _learned(tokenizer, ItemEmbeddings.of_artifact(source), dataset, run)
+        quantized, facts = _learned(tokenizer, ItemEmbeddings.of_artifact(source), dataset, run)
     else:
         assert isinstance(tokenizer, ImportingTokenizer), f"{type(tokenizer).__name__} neither learns nor imports"
-        outcome = _imported(tokenizer, dataset)
+        quantized = Quantized(*tokenizer.codes(dataset))
+    policy: Any = tokenizer.config.collisions
+    settled = settle_codes(policy, quantized)
     tokenizer.save(writer.path)
-    settled = outcome.settled
     as_semantic_ids(settled, dataset.catalog.digest).save(writer.path, dataset.catalog)
-    before = code_quality(outcome.before, outcome.before_sizes)
-    after = code_quality(settled.codes, settled.sizes)
-    policy: Any = tokenizer.describe()["collisions"]
-    report = {
-        "policy": policy["kind"],
-        "moved_items": settled.num_moved,
-        "moved_far": settled.num_far,
-        **outcome.facts,
-        "before": before,
-        "after": after,
-    }
+    report = quality_report(quantized, settled, policy.kind) | facts
     (writer.path / REPORT).write_text(json.dumps(report, indent=1, ensure_ascii=False), encoding="utf-8")
-    draw_quality(writer.path / PICTURE, settled.codes, settled.sizes, before, after)
-    writer.summary.update(_headline(report))
+    draw_quality(writer.path / PICTURE, settled.codes, settled.sizes, report["before"], report["after"])
+    writer.summary.update(quality_summary(report))
 
 
-def _learned(tokenizer: VectorTokenizer, embeddings: ItemEmbeddings, dataset: Dataset, run: RunSettings) -> _Outcome:
+def _learned(
+    tokenizer: VectorTokenizer, embeddings: ItemEmbeddings, dataset: Dataset, run: RunSettings
+) -> tuple[Quantized, Json]:
+    """The codes of a fitted tokenizer, and what the vectors say about them."""
     embeddings.check_fits(dataset.catalog)
     tokenizer.fit(embeddings, run)
+    vectors = embeddings.vectors
     with run.progress("encode items", None) as advance:
-        codes = tokenizer.quantize(embeddings.vectors)
-        settled = settle(tokenizer, embeddings)
-        error = relative_error(tokenizer.compared(embeddings.vectors), tokenizer.reconstruct(codes))
+        quantized = tokenizer.quantized(vectors)
+        rebuilt = tokenizer.reconstruct(quantized.codes)
+        facts = vector_quality(vectors, tokenizer.compared(vectors), rebuilt, dataset.catalog.ids)
         advance()
-    facts = {
-        "relative_reconstruction_error": error,
-        "duplicate_inputs": duplicate_vectors(embeddings.vectors, dataset.catalog.ids),
-    }
-    return _Outcome(codes, tokenizer.sizes, settled, facts)
-
-
-def _imported(tokenizer: ImportingTokenizer, dataset: Dataset) -> _Outcome:
-    codes, sizes = tokenizer.codes(dataset)
-    return _Outcome(codes, sizes, settle_codes(tokenizer.config.collisions, Quantized(codes, sizes)), {})
-
-
-def _headline(report: Json) -> Json:
-    before, after = report["before"], report["after"]
-    out: Json = {
-        "items": after["items"],
-        "sizes": [level["size"] for level in after["levels"]],
-        "policy": report["policy"],
-        "collision_rate_before": before["collision_rate"],
-        "collision_rate": after["collision_rate"],
-        "items_sharing": after["items_sharing"],
-        "largest_group": after["largest_group"],
-        "perplexity": [round(level["perplexity"], 1) for level in after["levels"]],
-        "dead_codes": sum(level["dead"] for level in before["levels"]),
-        "moved_items": report["moved_items"],
-    }
-    if "relative_reconstruction_error" in report:
-        out["relative_reconstruction_error"] = report["relative_reconstruction_error"]
-        out["items_with_duplicate_input"] = report["duplicate_inputs"]["items"]
-    return out
+    return quantized, facts

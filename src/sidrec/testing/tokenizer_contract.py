@@ -99,15 +99,16 @@ def _check_codes(tokenizer: VectorTokenizer, vectors: FloatArray) -> None:
 
 
 def _check_residuals(tokenizer: VectorTokenizer, vectors: FloatArray) -> None:
-    codes, residuals, codebooks = tokenizer.quantize(vectors), tokenizer.residuals(vectors), tokenizer.codebooks
-    for level, (residual, codebook) in enumerate(zip(residuals, codebooks, strict=True)):
-        distances = np.square(residual[:, None] - codebook).sum(axis=2)
+    quantized = tokenizer.quantized(vectors)
+    codes, rest = quantized.codes, tokenizer.latents(vectors)
+    assert np.array_equal(codes, tokenizer.quantize(vectors)), "both ways to the codes give the same"
+    assert quantized.sizes == tokenizer.sizes
+    for level, codebook in enumerate(tokenizer.codebooks):
+        distances = np.square(rest[:, None] - codebook).sum(axis=2)
         chosen = distances[np.arange(len(codes)), codes[:, level]]
         assert np.allclose(chosen, distances.min(axis=1), rtol=1e-3, atol=1e-4), "the nearest code is chosen"
-        if level + 1 < len(residuals):
-            rest = residual - codebook[codes[:, level]]
-            assert np.allclose(rest, residuals[level + 1], atol=1e-5), "a residual is what the level before left"
-    assert tokenizer.reconstruct(codes).shape == vectors.shape, "codes stand for vectors"
+        rest = rest - codebook[codes[:, level]]
+    assert tokenizer.reconstruct(codes).shape == tokenizer.compared(vectors).shape, "codes stand for vectors"
 
 
 def _check_saving(tokenizer: VectorTokenizer, embeddings: ItemEmbeddings) -> None:

@@ -8,11 +8,11 @@ from sidrec.config import Config
 from sidrec.data.dataset import Dataset
 from sidrec.tokenizers.base import Tokenizer, TokenizerConfig
 
-__all__ = ["Auto", "chosen"]
+__all__ = ["Auto", "resolve_auto"]
 
 
 class Auto(Tokenizer):
-    """Stands for another tokenizer until the dataset is known; `chosen` says which."""
+    """Stands for another tokenizer until the dataset is known; `resolve_auto` says which."""
 
     class Config(TokenizerConfig):
         """The codes that came with the data if there are any, else RQ-k-means with these settings."""
@@ -24,7 +24,7 @@ class Auto(Tokenizer):
         """K of RQ-k-means."""
 
 
-def chosen(config: Any, dataset: Dataset) -> Config:
+def resolve_auto(config: Any, dataset: Dataset) -> Config:
     """The configuration that `auto` stands for with this dataset; any other is returned as it is."""
     if not isinstance(config, Auto.Config):
         return config

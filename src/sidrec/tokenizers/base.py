@@ -12,6 +12,8 @@ from sidrec.data.dataset import Dataset
 from sidrec.embeddings.base import ItemEmbeddings
 from sidrec.errors import ArtifactError
 from sidrec.registry import REGISTRY, load_class
+from sidrec.tokenizers.collisions import as_semantic_ids, settle_codes
+from sidrec.tokenizers.placement import Quantized
 from sidrec.tokenizers.semantic_ids import SemanticIds
 from sidrec.types import FloatArray, IntArray, Json
 
@@ -76,20 +78,20 @@ class VectorTokenizer(Tokenizer):
         """Learn the codebooks."""
 
     @abstractmethod
-    def quantize(self, vectors: FloatArray) -> IntArray:
-        """Codes int32[N, L] of vectors float32[N, D], before collisions are settled."""
+    def latents(self, vectors: FloatArray) -> FloatArray:
+        """The points float32[N, D'] that are quantized, of vectors float32[N, D]."""
+
+    @abstractmethod
+    def quantize_latents(self, latents: FloatArray) -> IntArray:
+        """Codes int32[N, L] of the points that `latents` gives.
+
+        At every level that of the nearest code, whose codebook entry is then subtracted.
+        """
 
     @property
     @abstractmethod
     def codebooks(self) -> list[FloatArray]:
-        """For each level the codebook float32[K, D']; residuals of level l lie in the same space."""
-
-    @abstractmethod
-    def residuals(self, vectors: FloatArray) -> list[FloatArray]:
-        """For each level the residual float32[N, D'] that `quantize` compares with the codebook.
-
-        The residual of a level is that of the level before minus the code chosen there.
-        """
+        """For each level the codebook float32[K, D'], in the space of the latents."""
 
     @abstractmethod
     def reconstruct(self, codes: IntArray) -> FloatArray:
@@ -109,16 +111,27 @@ class VectorTokenizer(Tokenizer):
         """(K1, …, KL) of the fitted codebooks; smaller than configured where the data hold fewer distinct vectors."""
         return tuple(len(codebook) for codebook in self.codebooks)
 
+    def quantize(self, vectors: FloatArray) -> IntArray:
+        """Codes int32[N, L] of vectors float32[N, D], before collisions are settled."""
+        return self.quantize_latents(self.latents(vectors))
+
+    def quantized(self, vectors: FloatArray) -> Quantized:
+        """The codes of vectors float32[N, D] with all that a collision policy may look at."""
+        latents = self.latents(vectors)
+        return Quantized(self.quantize_latents(latents), self.sizes, latents, self.codebooks)
+
     def encode(self, embeddings: ItemEmbeddings, extends: SemanticIds | None = None) -> SemanticIds:
         """Semantic IDs of all items, collisions settled by the configured policy.
 
         Args:
             embeddings: vectors of the catalogue.
             extends: earlier semantic IDs of the catalogue's first items; these keep their codes.
-        """
-        from sidrec.tokenizers.collisions import resolve
 
-        return resolve(self, embeddings, extends)
+        Raises:
+            DataError: `extends` does not fit, or there are more items than codes.
+        """
+        settled = settle_codes(self.config.collisions, self.quantized(embeddings.vectors), extends)
+        return as_semantic_ids(settled, embeddings.catalog_digest, extends)
 
     @classmethod
     def _configured(cls, directory: Path) -> Self:

@@ -14,13 +14,11 @@ import numpy as np
 from pydantic import Field
 
 from sidrec.config import Config, Part
-from sidrec.embeddings.base import ItemEmbeddings
 from sidrec.errors import DataError
 from sidrec.registry import load_class
-from sidrec.tokenizers.base import VectorTokenizer
 from sidrec.tokenizers.placement import Quantized, first_of_each, place_nearest
 from sidrec.tokenizers.semantic_ids import SemanticIds
-from sidrec.types import BoolArray, IntArray
+from sidrec.types import IntArray
 
 __all__ = [
     "AppendLevel",
@@ -29,8 +27,7 @@ __all__ = [
     "NearestFree",
     "Settled",
     "SinkhornReassign",
-    "resolve",
-    "settle",
+    "as_semantic_ids",
     "settle_codes",
 ]
 
@@ -180,26 +177,6 @@ class SinkhornReassign(CollisionPolicy):
         return sinkhorn_codes(distances_BK, config.epsilon, config.iterations, spread_ties=True).numpy()
 
 
-def resolve(tokenizer: VectorTokenizer, embeddings: ItemEmbeddings, extends: SemanticIds | None = None) -> SemanticIds:
-    """Semantic IDs of all items, collisions settled by the tokenizer's policy.
-
-    Raises:
-        DataError: `extends` does not fit, or there are more items than codes.
-    """
-    return as_semantic_ids(settle(tokenizer, embeddings, extends), embeddings.catalog_digest, extends)
-
-
-def settle(tokenizer: VectorTokenizer, embeddings: ItemEmbeddings, extends: SemanticIds | None = None) -> Settled:
-    """Like `resolve`, with an account of what the policy did."""
-    vectors = embeddings.vectors
-    latents = tokenizer.residuals(vectors)[0]
-    return settle_codes(
-        tokenizer.config.collisions,
-        Quantized(tokenizer.quantize(vectors).astype(np.int32), tokenizer.sizes, latents, tokenizer.codebooks),
-        extends,
-    )
-
-
 def settle_codes(config: Any, quantized: Quantized, extends: SemanticIds | None = None) -> Settled:
     """Settle collisions by the policy that `config` names.
 
@@ -251,8 +228,7 @@ def _count_within(group: IntArray) -> IntArray:
     """For each element how many equal ones stand before it."""
     order = np.argsort(group, kind="stable")
     ordered = group[order]
-    first: BoolArray = np.r_[True, ordered[1:] != ordered[:-1]][: len(group)]
-    start = np.maximum.accumulate(np.where(first, np.arange(len(group)), 0))
+    start = np.maximum.accumulate(np.where(first_of_each(ordered), np.arange(len(group)), 0))
     out = np.empty(len(group), np.int64)
     out[order] = np.arange(len(group)) - start
     return out

@@ -1,18 +1,76 @@
 """The report on semantic IDs: do items share codes, are codes used evenly, what do codes forget.
 
-Numbers only; the picture is drawn in `plots`. Nothing here knows how the codes were made.
+Numbers only; the picture is drawn in `plots`. Nothing here knows how codebooks are learned.
 """
 
 from collections.abc import Sequence
 
 import numpy as np
 
+from sidrec.data.statistics import gini
+from sidrec.tokenizers.collisions import Settled
+from sidrec.tokenizers.placement import Quantized
 from sidrec.types import FloatArray, IntArray, Json
 
-__all__ = ["code_quality", "duplicate_vectors", "gini", "level_usage", "relative_error"]
+__all__ = [
+    "code_quality",
+    "duplicate_vectors",
+    "level_usage",
+    "quality_report",
+    "quality_summary",
+    "relative_error",
+    "vector_quality",
+]
 
 EXAMPLES = 5
 """Groups of identical items that a report names."""
+
+
+def quality_report(quantized: Quantized, settled: Settled, policy: str) -> Json:
+    """Quality of the codes `before` and `after` collisions were settled, and what the policy did."""
+    return {
+        "policy": policy,
+        "moved_items": settled.num_moved,
+        "moved_far": settled.num_far,
+        "before": code_quality(quantized.codes, quantized.sizes),
+        "after": code_quality(settled.codes, settled.sizes),
+    }
+
+
+def vector_quality(vectors: FloatArray, target: FloatArray, rebuilt: FloatArray, item_ids: Sequence[str]) -> Json:
+    """What the vectors say about the codes, for the same report.
+
+    Args:
+        vectors: float32[N, D] of the items.
+        target: float32[N, D'], what the tokenizer tries to give back.
+        rebuilt: float32[N, D'], what the codes give back.
+        item_ids: of the items.
+    """
+    return {
+        "relative_reconstruction_error": relative_error(target, rebuilt),
+        "duplicate_inputs": duplicate_vectors(vectors, item_ids),
+    }
+
+
+def quality_summary(report: Json) -> Json:
+    """The figures of a report that people look at first."""
+    before, after = report["before"], report["after"]
+    out: Json = {
+        "items": after["items"],
+        "sizes": [level["size"] for level in after["levels"]],
+        "policy": report["policy"],
+        "collision_rate_before": before["collision_rate"],
+        "collision_rate": after["collision_rate"],
+        "items_sharing": after["items_sharing"],
+        "largest_group": after["largest_group"],
+        "perplexity": [round(level["perplexity"], 1) for level in after["levels"]],
+        "dead_codes": sum(level["dead"] for level in before["levels"]),
+        "moved_items": report["moved_items"],
+    }
+    if "relative_reconstruction_error" in report:
+        out["relative_reconstruction_error"] = report["relative_reconstruction_error"]
+        out["items_with_duplicate_input"] = report["duplicate_inputs"]["items"]
+    return out
 
 
 def code_quality(codes_NL: IntArray, sizes: Sequence[int]) -> Json:
@@ -57,18 +115,6 @@ def level_usage(codes_N: IntArray, size: int) -> Json:
         "perplexity": float(2**entropy),
         "gini": gini(counts),
     }
-
-
-def gini(counts: IntArray) -> float:
-    """Gini coefficient of usage: 0 if all codes are used equally, (K-1)/K if one code has everything.
-
-    >>> gini(np.array([0, 0, 0, 4])), gini(np.array([2, 2]))
-    (0.75, 0.0)
-    """
-    ordered = np.sort(counts)
-    size = len(ordered)
-    rank = np.arange(1, size + 1)
-    return float((2 * rank - size - 1) @ ordered / (size * ordered.sum()))
 
 
 def relative_error(vectors: FloatArray, reconstructed: FloatArray) -> float:

@@ -4,7 +4,6 @@ Level by level the nearest code of the codebook is taken and subtracted; what is
 next level. How codebooks are learned is not decided here.
 """
 
-from abc import abstractmethod
 from collections.abc import Sequence
 
 import numpy as np
@@ -85,18 +84,7 @@ class ResidualTokenizer(VectorTokenizer):
             raise DataError(f"this {type(self).__name__} has no codebooks yet", next="call fit(embeddings) first")
         return self._codebooks
 
-    @abstractmethod
-    def latents(self, vectors: FloatArray) -> FloatArray:
-        """The points float32[N, D'] that are quantised."""
-
-    def quantize(self, vectors: FloatArray) -> IntArray:
-        """Codes int32[N, L] of vectors float32[N, D], before collisions are settled."""
-        return self._quantized(vectors)[0].numpy().astype(np.int32)
-
-    def residuals(self, vectors: FloatArray) -> list[FloatArray]:
-        """For each level the residual float32[N, D'] that `quantize` compares with the codebook."""
-        return [residual.numpy() for residual in self._quantized(vectors)[1]]
-
-    def _quantized(self, vectors: FloatArray) -> tuple[Tensor, list[Tensor]]:
+    def quantize_latents(self, latents: FloatArray) -> IntArray:
+        """Codes int32[N, L] of latents float32[N, D']."""
         codebooks = [torch.from_numpy(codebook) for codebook in self.codebooks]
-        return residual_codes(torch.from_numpy(self.latents(vectors)), codebooks)
+        return residual_codes(torch.from_numpy(latents), codebooks)[0].numpy().astype(np.int32)

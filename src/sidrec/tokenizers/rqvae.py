@@ -23,6 +23,7 @@ from safetensors.torch import load_file, save_file
 
 from sidrec.config import RunSettings
 from sidrec.embeddings.base import ItemEmbeddings
+from sidrec.errors import DataError
 from sidrec.progress import Advance
 from sidrec.random import torch_seed
 from sidrec.tokenizers.base import TokenizerConfig
@@ -92,9 +93,13 @@ class RQVAE(ResidualTokenizer):
 
     @property
     def network(self) -> ResidualAutoencoder:
-        """The fitted network, on the CPU."""
-        assert self._network is not None or self.codebooks, "codebooks raises if there is no network"
-        assert self._network is not None
+        """The fitted network, on the CPU.
+
+        Raises:
+            DataError: the tokenizer has not been fitted.
+        """
+        if self._network is None:
+            raise DataError("this RQVAE has no network yet", next="call fit(embeddings) first")
         return self._network
 
     def fit(self, embeddings: ItemEmbeddings, run: RunSettings = RunSettings()) -> Self:
@@ -108,11 +113,11 @@ class RQVAE(ResidualTokenizer):
         device = run.torch_device()
         vectors_ND = torch.from_numpy(np.ascontiguousarray(embeddings.vectors, np.float32)).to(device)
         network = self._new_network(vectors_ND.shape[1])
-        network.initialise_weights(torch_seed(run.seed, "rqvae", "weights"))
+        network.initialize_weights(torch_seed(run.seed, "rqvae", "weights"))
         network.to(device)
         if config.standardize:
-            network.measure(vectors_ND)
-        network.initialise_codebooks(vectors_ND, torch_seed(run.seed, "rqvae", "codebooks"))
+            network.fit_scaler(vectors_ND)
+        network.initialize_codebooks(vectors_ND, torch_seed(run.seed, "rqvae", "codebooks"))
         # Dropout draws from the global stream; forking it leaves the caller's state as it was.
         with (
             torch.random.fork_rng([] if device == "cpu" else None),
@@ -189,9 +194,9 @@ class _Training:
             self._epoch()
             if config.revive_every and epoch % config.revive_every == 0 and 4 * epoch <= 3 * config.epochs:
                 self._revive()
-            look = config.validate_every and (epoch % config.validate_every == 0 or epoch == config.epochs)
-            if look:
-                error, collisions = self._look()
+            validates = config.validate_every and (epoch % config.validate_every == 0 or epoch == config.epochs)
+            if validates:
+                error, collisions = self._validate()
                 if error + collisions < best_score:
                     best_score, best = error + collisions, _copy(self.network)
                 advance(1, f"error {error:.3f}, collisions {collisions:.3f}")
@@ -236,7 +241,7 @@ class _Training:
             used_K.zero_()
 
     @torch.no_grad()
-    def _look(self) -> tuple[float, float]:
+    def _validate(self) -> tuple[float, float]:
         """Relative reconstruction error and collision rate over all items."""
         network = self.network.eval()
         books = list(network.codebooks)

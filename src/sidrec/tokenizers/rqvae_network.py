@@ -14,11 +14,11 @@ from sidrec.tokenizers.kmeans import kmeans
 from sidrec.tokenizers.residual import nearest_codes, squared_distances
 from sidrec.tokenizers.sinkhorn import sinkhorn_codes
 
-__all__ = ["Losses", "Quantised", "ResidualAutoencoder"]
+__all__ = ["Losses", "QuantizerOutput", "ResidualAutoencoder"]
 
 
 @dataclass(frozen=True)
-class Quantised:
+class QuantizerOutput:
     """One pass through the quantiser.
 
     Attributes:
@@ -73,14 +73,11 @@ class ResidualAutoencoder(nn.Module):
         self.passes_residual_gradient, self.num_balanced, self.epsilon = passes_residual_gradient, num_balanced, epsilon
         self.mean: Tensor
         self.scale: Tensor
-        self.initialised: Tensor
         self.register_buffer("mean", torch.zeros(widths[0]))
         self.register_buffer("scale", torch.ones(()))
-        # A buffer, so that a loaded network never runs k-means over its learned codebooks.
-        self.register_buffer("initialised", torch.tensor(False))
 
     @torch.no_grad()
-    def initialise_weights(self, seed: int) -> None:
+    def initialize_weights(self, seed: int) -> None:
         """Xavier-normal weights and zero biases."""
         generator = torch.Generator().manual_seed(seed)
         for module in self.modules():
@@ -89,7 +86,7 @@ class ResidualAutoencoder(nn.Module):
                 nn.init.zeros_(module.bias)
 
     @torch.no_grad()
-    def measure(self, vectors_ND: Tensor) -> None:
+    def fit_scaler(self, vectors_ND: Tensor) -> None:
         """Take over the mean of the vectors and their root mean square around it."""
         self.mean.copy_(vectors_ND.mean(0))
         self.scale.copy_((vectors_ND - self.mean).square().mean().sqrt().clamp_min(1e-12))
@@ -101,10 +98,8 @@ class ResidualAutoencoder(nn.Module):
         self.codebooks = nn.ParameterList(books)
 
     @torch.no_grad()
-    def initialise_codebooks(self, vectors_ND: Tensor, seed: int, iterations: int = 10) -> None:
-        """K-means over all items, level by level; does nothing if it was done before."""
-        if bool(self.initialised):
-            return
+    def initialize_codebooks(self, vectors_ND: Tensor, seed: int, iterations: int = 10) -> None:
+        """K-means over all items, level by level."""
         self.eval()
         residual_ND = self.encode(vectors_ND)
         books: list[Tensor] = []
@@ -113,7 +108,6 @@ class ResidualAutoencoder(nn.Module):
             residual_ND = residual_ND - centres_KD[nearest_codes(residual_ND, centres_KD)[0]]
             books.append(centres_KD)
         self.codebooks = nn.ParameterList([nn.Parameter(centres_KD) for centres_KD in books])
-        self.initialised.fill_(True)
 
     def encode(self, vectors_BD: Tensor) -> Tensor:
         """Latents float32[B, D'] of vectors [B, D]."""
@@ -123,7 +117,7 @@ class ResidualAutoencoder(nn.Module):
         """Vectors float32[B, D] of latents [B, D']."""
         return self.decoder(latents_BD).float() * self.scale + self.mean
 
-    def quantise(self, latents_BD: Tensor) -> Quantised:
+    def quantize(self, latents_BD: Tensor) -> QuantizerOutput:
         """Codes of latents, their straight-through sum and the two quantisation losses."""
         residual_BD, total_BD = latents_BD, torch.zeros_like(latents_BD)
         codes: list[Tensor] = []
@@ -142,7 +136,7 @@ class ResidualAutoencoder(nn.Module):
         if self.passes_residual_gradient:
             total_BD = latents_BD + (total_BD - latents_BD).detach()
         levels = len(self.codebooks)
-        return Quantised(total_BD, torch.stack(codes, dim=1), codebook / levels, commitment / levels)
+        return QuantizerOutput(total_BD, torch.stack(codes, dim=1), codebook / levels, commitment / levels)
 
     def losses(self, vectors_BD: Tensor, bf16: bool = False) -> tuple[Losses, Tensor]:
         """The loss terms of a batch and its codes int64[B, L].
@@ -153,11 +147,11 @@ class ResidualAutoencoder(nn.Module):
         standard_BD = (vectors_BD - self.mean) / self.scale
         with torch.autocast(device, torch.bfloat16, enabled=bf16):
             latents_BD = self.encoder(standard_BD)
-        quantised = self.quantise(latents_BD.float())
+        quantized = self.quantize(latents_BD.float())
         with torch.autocast(device, torch.bfloat16, enabled=bf16):
-            rebuilt_BD = self.decoder(quantised.sum_BD)
+            rebuilt_BD = self.decoder(quantized.sum_BD)
         reconstruction = (rebuilt_BD.float() - standard_BD).square().mean()
-        return Losses(reconstruction, quantised.codebook, quantised.commitment), quantised.codes_BL
+        return Losses(reconstruction, quantized.codebook, quantized.commitment), quantized.codes_BL
 
     def _choose(self, residual_BD: Tensor, book_KD: Tensor, level: int) -> Tensor:
         if self.training and level >= len(self.codebooks) - self.num_balanced:
