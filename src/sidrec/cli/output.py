@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Any
 import typer
 
 if TYPE_CHECKING:
+    from sidrec.recommenders.recommended import RecommendedList
     from sidrec.stages.inspect import Inspection, Node
     from sidrec.stages.layout import StageResult
-    from sidrec.stages.recommend import Answer
 
 __all__ = [
     "metric_rows",
@@ -87,14 +87,14 @@ def metric_rows(summary: Mapping[str, Any]) -> list[tuple[str, str]]:
     return [(name, f"{value:.4f}") for name, value in summary.items() if "@" in name]
 
 
-def print_answers(answers: Sequence["Answer"]) -> None:
+def print_answers(answers: Sequence["RecommendedList"]) -> None:
     """Lists of recommended items on stdout, one table a user."""
     for number, answer in enumerate(answers, start=1):
-        has_codes = any(item.semantic_id for item in answer.items)
+        has_codes = any(item.semantic_id for item in answer)
         columns = ("rank", "item", "title", *(["semantic ID"] if has_codes else []), "score")
         rows = [
             (str(rank), item.item, item.title, *([item.semantic_id] if has_codes else []), f"{item.score:.4f}")
-            for rank, item in enumerate(answer.items, start=1)
+            for rank, item in enumerate(answer, start=1)
         ]
         certified = "certified: the true top of the catalogue" if answer.exact else "not certified; --exact searches on"
         title = f"user {number}: {certified}" if len(answers) > 1 else certified

@@ -2,55 +2,19 @@
 
 import json
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, TextIO
 
 from sidrec.config import RunSettings
-from sidrec.data.sequences import Histories
-from sidrec.decoding.recommendations import Request
 from sidrec.errors import DataError
 from sidrec.recommenders.base import Recommender
+from sidrec.recommenders.recommended import RecommendedList
 from sidrec.types import Json
 
-__all__ = ["Answer", "Suggestion", "recommend", "recommend_file"]
+__all__ = ["recommend", "recommend_file"]
 
 BATCH = 1024
 """Users read, ranked and written at once."""
-
-
-@dataclass(frozen=True)
-class Suggestion:
-    """One recommended item.
-
-    Attributes:
-        item: its id.
-        title: its title, or its id where it has none.
-        semantic_id: its codes as people read them; empty for recommenders without semantic IDs.
-        score: higher is better; comparable within one list only.
-    """
-
-    item: str
-    title: str
-    semantic_id: str
-    score: float
-
-
-@dataclass(frozen=True)
-class Answer:
-    """The list of one user.
-
-    Attributes:
-        items: best first.
-        exact: whether the list is known to be the true top k of the whole catalogue.
-    """
-
-    items: tuple[Suggestion, ...]
-    exact: bool
-
-    def as_json(self) -> Json:
-        """The list as JSON."""
-        return asdict(self)
 
 
 def recommend(
@@ -61,7 +25,7 @@ def recommend(
     k: int = 10,
     exact: bool = False,
     exclude_seen: bool = True,
-) -> list[Answer]:
+) -> list[RecommendedList]:
     """The k best next items of each history of item ids (oldest first).
 
     Args:
@@ -78,21 +42,7 @@ def recommend(
     """
     if not isinstance(recommender, Recommender):
         recommender = Recommender.load(recommender)
-    catalog, ids = recommender.catalog, recommender.semantic_ids
-    rows = Histories.of(catalog.rows(items) for items in histories)
-    ranked = recommender.rank(rows, Request(k=k, exclude_seen=exclude_seen, exact=exact), run)
-    answers: list[Answer] = []
-    for user in range(len(ranked)):
-        real = ranked.rows[user] >= 0
-        found, scores = ranked.rows[user][real], ranked.scores[user][real]
-        items = [
-            Suggestion(str(item), title, ids.text(int(row)) if ids else "", float(score))
-            for item, title, row, score in zip(
-                catalog.ids_of(found), catalog.titles_of(found), found, scores, strict=True
-            )
-        ]
-        answers.append(Answer(tuple(items), bool(ranked.exact[user])))
-    return answers
+    return recommender.recommend(histories, k, exact=exact, exclude_seen=exclude_seen, run=run)
 
 
 def recommend_file(
