@@ -124,19 +124,6 @@ def test_repeated_targets_are_reported():
     assert found.figures["seen_targets"] == 1
 
 
-def test_open_ties_are_reported():
-    dataset = cycle_dataset()
-    recommender = Fixed(dataset.catalog)
-    rank = recommender.rank
-
-    def flat(histories, request, run):
-        found = rank(histories, request, run)
-        return Recommendations(found.rows, np.zeros_like(found.scores), found.exact)
-
-    recommender.rank = flat
-    assert evaluate(recommender, dataset, "test", PROTOCOL, RUN).figures["open_ties"] == 1
-
-
 def test_an_empty_part_is_refused():
     dataset = cycle_dataset()
     none = Examples(np.empty(0, np.int32), np.empty(0, np.int32))

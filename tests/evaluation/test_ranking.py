@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from ranx import Qrels, Run
 from ranx import evaluate as ranx_evaluate
 
-from sidrec.evaluation.ranking import collapse, find_target, metric_values, num_open_ties
+from sidrec.evaluation.ranking import collapse, find_target, has_open_tie, metric_values
 
 K = (1, 2, 3)
 
@@ -144,11 +144,11 @@ def test_collapse_equals_a_loop(lists_of_rows, seed):
         assert found.tolist() == expected + [-1] * (6 - len(expected))
 
 
-def test_open_ties_are_counted():
+def test_open_ties_are_noticed():
     rows = np.array([[0, 1, 2], [0, 1, 2], [0, 1, -1]])
     scores = np.array([[3.0, 2, 2], [3.0, 2, 1], [3.0, 2, -np.inf]])
-    assert num_open_ties(rows, scores, 2) == 1
-    assert num_open_ties(rows, scores, 3) == 0
+    assert has_open_tie(rows, scores, 2).tolist() == [True, False, False]
+    assert not has_open_tie(rows, scores, 3).any()
 
 
 def test_25k_users_take_a_blink():
@@ -158,7 +158,7 @@ def test_25k_users_take_a_blink():
     targets = draw.integers(0, 40, 25_000).astype(np.int32)
     seconds = []
     for _ in range(5):
-        start = time.perf_counter()
+        start = time.process_time()
         metric_values(find_target(rows, scores, targets), (1, 5, 10, 20))
-        seconds.append(time.perf_counter() - start)
-    assert min(seconds) < 0.15
+        seconds.append(time.process_time() - start)
+    assert min(seconds) < 0.05

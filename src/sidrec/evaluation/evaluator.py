@@ -1,11 +1,11 @@
 """Score a recommender on one part of a dataset under a protocol.
 
-Enough items are asked for that a group of tied items is never cut inside the first k. Writing files
-and comparing recommenders is left to the stages.
+No group of tied items is cut inside the first k: items of equal codes are all asked for from the start,
+other ties are closed by asking again. Writing files and comparing recommenders is left to the stages.
 """
 
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -16,9 +16,11 @@ from sidrec.decoding.recommendations import Recommendations, Request
 from sidrec.errors import DataError
 from sidrec.evaluation.catalogue import catalogue_figures, list_defects
 from sidrec.evaluation.protocol import Protocol
-from sidrec.evaluation.ranking import collapse, find_target, metric_values, num_open_ties
+from sidrec.evaluation.ranking import Places, collapse, find_target, has_open_tie, metric_values
 from sidrec.evaluation.slices import training_counts
 from sidrec.evaluation.table import MetricTable
+from sidrec.evaluation.ties import close_ties
+from sidrec.progress import Silent
 from sidrec.random import generator
 from sidrec.recommenders.base import Recommender
 from sidrec.tokenizers.semantic_ids import SemanticIds
@@ -38,8 +40,8 @@ class Evaluation:
         table: per-user metrics, item level first, then `sid_…` where there are semantic IDs.
         ranks: float64[U], mean rank of the target counted from 1; inf where it is not listed.
         figures: catalogue-level figures and rates by name; `seen_targets` is the share of targets that
-            stand in their own history, `open_ties` that of lists whose last place ties with items that
-            were not asked for, `sid_short` that of lists with fewer than k different codes.
+            stand in their own history, `open_ties` that of lists whose place k ties with items behind it
+            (they count in the metrics all the same), `sid_short` that of lists with fewer than k different codes.
         seconds: wall-clock seconds that ranking took.
     """
 
@@ -76,16 +78,22 @@ def draw_examples(dataset: Dataset, part: PartName, max_users: int, seed: int) -
 
 
 def score(
-    recommended: Recommendations, targets: IntArray, protocol: Protocol, semantic_ids: SemanticIds | None = None
+    recommended: Recommendations,
+    targets: IntArray,
+    protocol: Protocol,
+    semantic_ids: SemanticIds | None = None,
+    places: Places | None = None,
 ) -> tuple[MetricTable, FloatArray]:
     """Per-user metrics of lists and the targets' mean ranks float64[U].
+
+    `places` says where the targets stand if more than the lists is known about it.
 
     With semantic IDs, every metric is given again as `sid_…`: there, any item with the target's
     codes counts as the target, and items of equal codes take one place together. Where codes
     collide, a list may hold fewer than k different codes (the figure `sid_short` says how often).
     """
     rows, scores = recommended.rows, recommended.scores
-    places = find_target(rows, scores, targets, protocol.ties)
+    places = places or find_target(rows, scores, targets, protocol.ties)
     values = metric_values(places, protocol.k)
     if semantic_ids is not None:
         sid_places = places
@@ -131,12 +139,19 @@ def evaluate(
     start = time.perf_counter()
     recommended = recommender.rank(histories, request, run)
     seconds = time.perf_counter() - start
-    table, ranks = score(recommended, targets, protocol, recommender.semantic_ids)
+    ids, k, places = recommender.semantic_ids, max(protocol.k), None
+    if ids is None and protocol.ties == "expected":
+        quiet = replace(run, progress=Silent())
+
+        def rank(users: Histories, width: int) -> Recommendations:
+            return recommender.rank(users, replace(request, k=width), quiet)
+
+        places = close_ties(rank, histories, targets, recommended, k, len(dataset.catalog), run.progress)
+    table, ranks = score(recommended, targets, protocol, ids, places)
     figures = item_figures(recommended, training_counts(dataset), protocol)
     figures["seen_targets"] = _share_seen(histories, targets)
-    ids, k = recommender.semantic_ids, max(protocol.k)
     if ids is None:
-        figures["open_ties"] = num_open_ties(recommended.rows, recommended.scores, k) / len(targets)
+        figures["open_ties"] = float(has_open_tie(recommended.rows, recommended.scores, k).mean())
     else:
         tuples, _ = collapse(recommended.rows, recommended.scores, ids.group_of)
         figures["sid_short"] = float(((tuples >= 0).sum(axis=1) < k).mean())

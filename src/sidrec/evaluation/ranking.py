@@ -15,9 +15,9 @@ from typing import Literal
 
 import numpy as np
 
-from sidrec.types import FloatArray, IntArray
+from sidrec.types import BoolArray, FloatArray, IntArray
 
-__all__ = ["Places", "TieRule", "collapse", "find_target", "metric_values", "num_open_ties"]
+__all__ = ["Places", "TieRule", "collapse", "find_target", "has_open_tie", "metric_values"]
 
 TieRule = Literal["expected", "listed"]
 
@@ -124,17 +124,17 @@ def collapse(rows: IntArray, scores: FloatArray, group_of: IntArray) -> tuple[In
     )
 
 
-def num_open_ties(rows: IntArray, scores: FloatArray, k: int) -> int:
-    """Number of lists whose place k ties with a further item, the last of the list.
-
-    Items of the same score may stand outside such a list, so that its expected metrics are computed
-    over the listed part of the group only.
+def has_open_tie(rows: IntArray, scores: FloatArray, k: int) -> BoolArray:
+    """bool[U], whether place k ties with the last item listed, so that more of its group may follow.
 
     Args:
         rows: int32[U, W] with W > k, else no list counts.
-        scores: float32[U, W].
+        scores: float32[U, W], falling.
         k: largest cut-off.
+
+    >>> has_open_tie(np.array([[0, 1, 2], [0, 1, 2]]), np.array([[3.0, 2, 2], [3.0, 2, 1]]), 2).tolist()
+    [True, False]
     """
     if rows.shape[1] <= k:
-        return 0
-    return int(((rows[:, -1] >= 0) & (scores[:, k - 1] == scores[:, -1])).sum())
+        return np.zeros(len(rows), dtype=np.bool_)
+    return (rows[:, -1] >= 0) & (scores[:, k - 1] == scores[:, -1])
