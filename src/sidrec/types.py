@@ -17,16 +17,10 @@ from typing import Any, NewType
 import numpy as np
 import numpy.typing as npt
 
-__all__ = ["BoolArray", "FloatArray", "IntArray", "ItemId", "ItemRow", "Json", "UserId"]
+__all__ = ["BoolArray", "FloatArray", "IntArray", "ItemId", "Json"]
 
 ItemId = NewType("ItemId", str)
 """The caller's name of an item, as it stands in the caller's data."""
-
-UserId = NewType("UserId", str)
-"""The caller's name of a user."""
-
-ItemRow = NewType("ItemRow", int)
-"""Position of an item in the catalogue, 0 to N-1."""
 
 IntArray = npt.NDArray[np.integer[Any]]
 FloatArray = npt.NDArray[np.floating[Any]]

@@ -8,6 +8,7 @@ from sidrec.artifact import create
 from sidrec.data.catalog import Catalog
 from sidrec.data.dataset import Dataset, Examples, Split
 from sidrec.data.sequences import Histories, Sequences
+from sidrec.errors import DataError
 from sidrec.testing.toy import cycle_dataset
 
 NONE = Examples(np.empty(0, np.int32), np.empty(0, np.int32))
@@ -73,3 +74,23 @@ def test_saving_loses_nothing(tmp_path):
             items.tolist() for items in data.histories(part)
         ]
         assert loaded.targets(part).tolist() == data.targets(part).tolist()
+
+
+@pytest.mark.parametrize(("rows", "named"), [([0, -2, 1], -2), ([0, 5, 1], 5), ([7, -1], -1)])
+def test_the_row_at_fault_is_named(rows, named):
+    with pytest.raises(DataError, match=rf"names item row {named}(.|\n)*expected: 0 to 2"):
+        dataset([rows], ["u"], NONE, num_items=3)
+
+
+def test_a_target_outside_its_sequence_names_user_and_position():
+    with pytest.raises(DataError, match=r"1 train targets are outside(.|\n)*position 2 of user 'b', who has 2 events"):
+        dataset([[0, 1, 2], [3, 4]], ["a", "b"], pairs((0, 1), (1, 2)))
+    with pytest.raises(DataError, match="position 0 of user 'a'"):
+        dataset([[0, 1]], ["a"], pairs((0, 0)))
+    with pytest.raises(DataError, match="a train example names sequence 9"):
+        dataset([[0, 1]], ["a"], pairs((9, 1)))
+
+
+def test_a_later_parts_target_comes_later():
+    with pytest.raises(DataError, match=r"1 train targets are not before(.|\n)*position 2 of user 'a'"):
+        dataset([[0, 1, 2]], ["a"], pairs((0, 1), (0, 2)), valid=pairs((0, 2)))

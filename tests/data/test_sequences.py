@@ -39,10 +39,10 @@ def test_before_and_targets():
     assert sequences.targets(users, cuts).tolist() == [9, 5, 8]
 
 
-def test_padding_stands_on_the_side_that_is_asked_for():
-    histories = Histories.of([[1, 2], [], [3]])
-    assert histories.padded().tolist() == [[1, 2], [-1, -1], [3, -1]]
-    assert histories.padded(0, width=3).tolist() == [[1, 2, 0], [0, 0, 0], [3, 0, 0]]
+@given(LISTS)
+def test_padding_equals_a_loop(lists):
+    width = max(map(len, lists), default=0)
+    assert Histories.of(lists).padded(-1).tolist() == [items + [-1] * (width - len(items)) for items in lists]
 
 
 def test_offsets_that_do_not_fit_are_refused():

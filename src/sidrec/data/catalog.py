@@ -35,20 +35,27 @@ class Catalog:
     def __init__(self, items: pl.DataFrame) -> None:
         if Columns.ITEM not in items.columns:
             raise DataError(
-                f"the item table has no column '{Columns.ITEM}'", expected=nearest(Columns.ITEM, items.columns)
+                f"the item table has no column '{Columns.ITEM}'",
+                expected=nearest(Columns.ITEM, items.columns),
+                next=f"name the column of item ids '{Columns.ITEM}'",
             )
         ids = items[Columns.ITEM].cast(pl.String)
         if not len(ids):
-            raise DataError("the catalogue is empty", expected="at least one item")
+            raise DataError(
+                "the catalogue is empty", expected="at least one item", next="loosen the filters or check the files"
+            )
         if ids.null_count() or (ids == "").any():
             row = int(np.flatnonzero((ids.is_null() | (ids == "")).to_numpy())[0])
-            raise DataError("an item has no id", where=f"item table, row {row + 1}")
+            raise DataError(
+                "an item has no id", where=f"item table, row {row + 1}", next="give it one or remove the row"
+            )
         if ids.n_unique() != len(ids):
             twice = ids.filter(ids.is_duplicated()).unique(maintain_order=True)
             raise DataError(
                 f"{len(twice)} item ids occur more than once, the first is '{twice[0]}'",
                 where="item table",
                 expected="one line an item",
+                next="remove the repeated lines",
             )
         self.items = items.with_columns(ids)
 
@@ -74,8 +81,12 @@ class Catalog:
     def _row_of(self) -> dict[str, int]:
         return {item: row for row, item in enumerate(self.ids)}
 
-    def rows(self, ids: Iterable[str]) -> IntArray:
+    def rows(self, ids: Iterable[str], where: str = "") -> IntArray:
         """Rows int32[...] of item ids; the inverse of `ids_of`.
+
+        Args:
+            ids: item ids.
+            where: where they were found, for messages.
 
         Raises:
             DataError: an id is not in the catalogue.
@@ -86,8 +97,9 @@ class Catalog:
             unknown = [item for item, row in zip(wanted, rows, strict=True) if row < 0]
             raise DataError(
                 f"{len(unknown)} item ids are not in the catalogue, the first is '{unknown[0]}'",
-                where=f"catalogue of {len(self)} items",
+                where=where or f"catalogue of {len(self)} items",
                 expected="ids such as " + ", ".join(f"'{item}'" for item in self.ids[:3]),
+                next="check that the ids are written as in the data that the dataset was prepared from",
             )
         return np.asarray(rows, dtype=np.int32)
 

@@ -20,7 +20,3 @@ class Columns:
     TITLE: Final = "title"
     DESCRIPTION: Final = "description"
     IMAGE: Final = "image"
-    ROW: Final = "row"
-    """Position of an item in the catalogue."""
-    ORDER: Final = "input_order"
-    """Position of an event in the input, which breaks ties in time."""

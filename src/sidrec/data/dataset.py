@@ -13,12 +13,13 @@ from sidrec.data.catalog import Catalog
 from sidrec.data.columns import Columns
 from sidrec.data.sequences import Histories, Sequences, positions_within
 from sidrec.errors import DataError
-from sidrec.types import IntArray
+from sidrec.types import BoolArray, IntArray
 
 __all__ = ["Dataset", "Examples", "PartName", "Split"]
 
 PartName = Literal["train", "valid", "test"]
 PARTS: tuple[PartName, ...] = ("train", "valid", "test")
+REMAKE = "prepare the dataset again"
 
 
 @dataclass(frozen=True)
@@ -57,11 +58,30 @@ class Split:
         for part in reversed(PARTS):
             examples: Examples = getattr(self, part)
             users, cuts = examples.users, examples.cuts
-            if len(users) and ((cuts < 1).any() or (cuts >= sequences.lengths[users]).any()):
-                raise DataError(f"a {part} target lies outside its sequence", where=f"split '{self.name}'")
-            if (cuts >= first_after[users]).any():
-                raise DataError(f"a {part} target is not earlier than a later part's", where=f"split '{self.name}'")
+            if len(users) and (users.min() < 0 or users.max() >= len(sequences)):
+                raise DataError(
+                    f"a {part} example names sequence {users.min() if users.min() < 0 else users.max()}",
+                    where=f"split '{self.name}'",
+                    expected=f"0 to {len(sequences) - 1}",
+                    next=REMAKE,
+                )
+            self._check_cuts(part, sequences, (cuts < 1) | (cuts >= sequences.lengths[users]), "outside its sequence")
+            self._check_cuts(part, sequences, cuts >= first_after[users], "not before a later part's target")
             np.minimum.at(first_after, users, cuts)
+
+    def _check_cuts(self, part: PartName, sequences: Sequences, is_wrong: BoolArray, problem: str) -> None:
+        if not is_wrong.any():
+            return
+        examples: Examples = getattr(self, part)
+        first = int(is_wrong.argmax())
+        line, cut = int(examples.users[first]), int(examples.cuts[first])
+        raise DataError(
+            f"{int(is_wrong.sum())} {part} targets are {problem}; the first is at position {cut} of user "
+            f"'{sequences.users[line]}', who has {sequences.lengths[line]} events",
+            where=f"split '{self.name}'",
+            expected="positions from 1 to the last, those of train before valid before test",
+            next=REMAKE,
+        )
 
 
 @dataclass(frozen=True)
@@ -85,7 +105,12 @@ class Dataset:
     def __post_init__(self) -> None:
         rows = self.sequences.rows
         if len(rows) and (rows.min() < 0 or rows.max() >= len(self.catalog)):
-            raise DataError(f"a sequence names row {rows.max()} of a catalogue of {len(self.catalog)} items")
+            raise DataError(
+                f"a sequence names item row {rows.min() if rows.min() < 0 else rows.max()}",
+                where=f"catalogue of {len(self.catalog)} items",
+                expected=f"0 to {len(self.catalog) - 1}",
+                next=REMAKE,
+            )
         self.split.check(self.sequences)
 
     def examples(self, part: PartName) -> Examples:

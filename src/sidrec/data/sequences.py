@@ -81,14 +81,14 @@ class Histories:
         lengths = np.minimum(self.lengths, max_items)
         return Histories(*_gather(self.rows, self.offsets[1:] - lengths, lengths))
 
-    def padded(self, fill: int = -1, *, left: bool = False, width: int | None = None) -> IntArray:
-        """int32[U, T]: histories side by side, short ones filled up with `fill`."""
-        width = int(self.lengths.max(initial=0)) if width is None else width
-        out = np.full((len(self), width), fill, dtype=np.int32)
-        place = positions_within(self.lengths)
-        if left:
-            place = place + np.repeat(width - self.lengths, self.lengths)
-        out[self.owners, place] = self.rows
+    def padded(self, fill: int) -> IntArray:
+        """int32[U, T]: histories side by side, short ones filled up with `fill` on the right.
+
+        >>> Histories.of([[3, 1], []]).padded(-1).tolist()
+        [[3, 1], [-1, -1]]
+        """
+        out = np.full((len(self), int(self.lengths.max(initial=0))), fill, dtype=np.int32)
+        out[self.owners, positions_within(self.lengths)] = self.rows
         return out
 
 
