@@ -190,6 +190,19 @@ def test_a_checkpoint_of_another_run_is_not_used(tmp_path, monkeypatch):
     assert torch.equal(weights(mixed), weights(fresh))
 
 
+def test_a_checkpoint_of_other_data_is_not_used(tmp_path, monkeypatch):
+    """Also where the first examples and all lengths are the same."""
+    monkeypatch.setattr(watch, "CHECKPOINT_SECONDS", 0.0)
+    run = RunSettings(device="cpu", scratch=tmp_path)
+    examples, other = Ragged.draw(), Ragged.draw()
+    other.starts[-1] = (other.starts[-1] + 1) % 7
+    train_model(toy(), examples, CONFIG, run)
+    mixed, fresh = toy(), toy()
+    train_model(mixed, other, CONFIG, run)
+    train_model(fresh, other, CONFIG, RunSettings(device="cpu"))
+    assert torch.equal(weights(mixed), weights(fresh))
+
+
 def test_keeps_the_best_state_and_stops_early():
     model = toy()
     seen, values = [], iter([0.1, 0.3, 0.2, 0.3, 0.1, 0.9])

@@ -121,7 +121,7 @@ class _Search:
         while len(pending):
             width *= WIDENING
             for users in self._chunks(pending, width):
-                _replace(found, users, self._again(users, width))
+                _replace(found, users, self._search_wider(users, width))
             pending = np.flatnonzero(~found.exact)
         return found
 
@@ -132,7 +132,7 @@ class _Search:
         for first in range(0, len(users), at_once):
             yield users[first : first + at_once]
 
-    def _again(self, users: IntArray, width: int) -> Recommendations:
+    def _search_wider(self, users: IntArray, width: int) -> Recommendations:
         """A wider search of some users, from the prompts that were read already."""
         exclusions = self.exclusions.take(users)
         state = self.state.select(torch.from_numpy(users))
@@ -171,7 +171,7 @@ class _Search:
         child_UWC.clamp_(max=num_next - 1)
         logp_UWC = logp_UWK.gather(2, arrays.codes[level][child_UWC].long()).clamp_(max=0)
         logp_UWC.masked_fill_(~is_child_UWC, -torch.inf)
-        _kill(logp_UWC, beams.nodes_UW, level, exclusions)
+        _mask_dead(logp_UWC, beams.nodes_UW, level, exclusions)
         if self.config.normalize == "children":
             total_UW1 = logp_UWC.logsumexp(-1, keepdim=True)
             logp_UWC = (logp_UWC - total_UW1.masked_fill(total_UW1 == -torch.inf, 0)).clamp_(max=0)
@@ -213,7 +213,7 @@ def _root(logp_UWK: Tensor) -> Prefixes:
     )
 
 
-def _kill(logp_UWC: Tensor, nodes_UW: Tensor, level: int, exclusions: Exclusions) -> None:
+def _mask_dead(logp_UWC: Tensor, nodes_UW: Tensor, level: int, exclusions: Exclusions) -> None:
     """Set children under which a user is left no item to -inf, in place, before anything is dropped."""
     users, nodes = exclusions.dead_nodes(level + 1)
     if not len(users):

@@ -217,7 +217,9 @@ class Recommender(Part, ABC):
         fields = json.loads((directory / FILE).read_text(encoding="utf-8"))
         found: Any = load_class("recommender", fields["kind"])
         if not issubclass(found, cls):
-            raise ConfigError(f"{directory} holds a '{fields['kind']}', not a {cls.__name__}")
+            raise ConfigError(
+                f"{directory} holds a '{fields['kind']}', not a {cls.__name__}", next="use Recommender.load"
+            )
         recommender = found(parse(found.Config, fields, where=str(directory / FILE)))
         recommender.catalog = Catalog.load(directory)
         if found.needs_semantic_ids:

@@ -17,7 +17,7 @@ from transformers import PreTrainedConfig, PreTrainedModel
 
 from sidrec.config import RunSettings
 from sidrec.data.dataset import Dataset
-from sidrec.data.sequences import Histories
+from sidrec.data.sequences import Histories, positions_within
 from sidrec.decoding.recommendations import Recommendations, Request
 from sidrec.recommenders.base import Recommender, RecommenderConfig, Validate
 from sidrec.recommenders.scored import counted_report, rank_scores
@@ -129,7 +129,7 @@ class ItemKNN(Recommender):
     def _weights(self, histories: Histories) -> sparse.csr_array:
         """float32[B, N]: how much each of a user's latest items weighs."""
         recent = histories.last(self.config.max_history)
-        age = np.repeat(recent.offsets[1:], recent.lengths) - 1 - np.arange(len(recent.rows))
+        age = recent.lengths[recent.owners] - 1 - positions_within(recent.lengths)
         weights = np.power(self.config.recency, age).astype(np.float32)
         return sparse.csr_array((weights, recent.rows, recent.offsets), shape=(len(recent), len(self.catalog)))
 
@@ -186,8 +186,7 @@ def neighbours(table: sparse.csr_array, width: int) -> tuple[IntArray, FloatArra
     num_items = len(table.indptr) - 1
     order = np.lexsort((entries.col, -entries.data, entries.row))
     row, column, value = entries.row[order], entries.col[order], entries.data[order]
-    starts = np.concatenate([[0], np.cumsum(np.bincount(row, minlength=num_items))])
-    place = np.arange(len(row)) - starts[row]
+    place = positions_within(np.bincount(row, minlength=num_items))
     kept = place < width
     near = np.zeros((num_items, width), dtype=np.int32)
     values = np.zeros((num_items, width), dtype=np.float32)

@@ -69,7 +69,7 @@ class TableScorer:
         with np.errstate(over="ignore"):
             ages = np.repeat(histories.offsets[1:], histories.lengths) - np.arange(len(histories.rows))
             items = _mix(torch.from_numpy(histories.rows.astype(np.int64) + 1)) * _mix(torch.from_numpy(ages))
-            users = torch.from_numpy(np.repeat(np.arange(len(histories)), histories.lengths))
+            users = torch.from_numpy(histories.owners)
         sums = torch.zeros(len(histories), dtype=torch.long).index_add(0, users, items)
         return TableState(_mix(sums + self.seed * 7919).to(self.device))
 

@@ -21,7 +21,11 @@ MEGA_BATCHES = 50
 
 
 class TrainingExamples(Protocol):
-    """What a model is trained on. Implementations keep flat arrays and collate without a loop over examples."""
+    """What a model is trained on.
+
+    Implementations are dataclasses of flat arrays, by which a resumed run knows its data again, and
+    collate without a loop over examples.
+    """
 
     @property
     def lengths(self) -> IntArray:

@@ -6,7 +6,10 @@ Leaves out what is in them: the borrowed trainer writes weights, optimizer, sche
 import hashlib
 import json
 import shutil
+from collections.abc import Mapping
+from dataclasses import fields, is_dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -23,17 +26,30 @@ START = "start.json"
 
 
 def start_digest(model: nn.Module, examples: TrainingExamples, training: TrainingConfig, run: RunSettings) -> str:
-    """Hash of everything that decides a training run: first weights, examples, settings, seed."""
-    few = examples.collate(np.arange(min(len(examples), 64)))
-    tensors = {**{f"weight {name}": value for name, value in model.state_dict().items()}, **few}
-    digests = {name: _tensor_digest(value) for name, value in tensors.items()}
-    lengths = hashlib.sha256(np.ascontiguousarray(examples.lengths).tobytes()).hexdigest()
-    return digest_of([digests, lengths, training.model_dump(mode="json"), run.seed])
+    """Hash of everything that decides a training run: first weights, all examples, settings, seed."""
+    parts = [model.state_dict(), examples, training.model_dump(mode="json"), run.seed]
+    return digest_of([_contents(part) for part in parts])
 
 
-def _tensor_digest(value: Tensor) -> str:
-    raw = value.detach().cpu().contiguous().flatten().view(torch.uint8)
-    return hashlib.sha256(raw.numpy().tobytes()).hexdigest()
+def _contents(value: Any) -> Any:
+    """What an object is made of, for hashing: dataclasses by their fields, arrays and tensors by their bytes.
+
+    >>> _contents({"rows": np.arange(2)}) == _contents({"rows": np.arange(2)})
+    True
+    >>> _contents(np.arange(2)) == _contents(np.arange(2, dtype=np.int32))
+    False
+    """
+    if isinstance(value, Tensor):
+        # Bytes, because numpy has no bfloat16.
+        value = value.detach().cpu().contiguous().flatten().view(torch.uint8).numpy()
+    if isinstance(value, np.ndarray):
+        data = np.ascontiguousarray(value)
+        return [str(data.dtype), list(data.shape), hashlib.sha256(data.data).hexdigest()]
+    if is_dataclass(value):
+        value = {field.name: getattr(value, field.name) for field in fields(value)}
+    if isinstance(value, Mapping):
+        return {str(name): _contents(part) for name, part in value.items()}
+    return value
 
 
 def find_checkpoint(folder: Path, digest: str) -> Path | None:
