@@ -3,9 +3,13 @@
 import errno
 import json
 import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
+from polars.exceptions import ComputeError
+from safetensors import SafetensorError
 
 from sidrec import artifact
 from sidrec.artifact import create, fingerprint, lineage, open_artifact
@@ -38,37 +42,131 @@ def test_digest_is_of_content_and_fingerprint_of_the_request(tmp_path: Path) -> 
     assert a.fingerprint == c.fingerprint != b.fingerprint
 
 
+def test_another_version_of_the_library_is_another_request(monkeypatch: pytest.MonkeyPatch) -> None:
+    ours = fingerprint("dataset", {"a": 1}, 3, {})
+    monkeypatch.setattr("sidrec.artifact.__version__", "99.0")
+    assert fingerprint("dataset", {"a": 1}, 3, {}) != ours
+
+
 @pytest.mark.parametrize("error", [KeyboardInterrupt(), RuntimeError("boom")])
 def test_a_failed_write_leaves_the_old_artefact_and_nothing_else(tmp_path: Path, error: BaseException) -> None:
     write(tmp_path / "dataset", "old")
-    with (
-        pytest.raises(type(error)),
-        create(tmp_path / "dataset", kind="dataset", config={}) as writer,
-    ):
-        (writer.path / "data.txt").write_text("half")
-        raise error
+
+    def fail_half_way() -> None:
+        with create(tmp_path / "dataset", kind="dataset", config={}) as writer:
+            (writer.path / "data.txt").write_text("half")
+            raise error
+
+    with pytest.raises(type(error)):
+        fail_half_way()
     assert entries(tmp_path) == ["dataset"]
     assert (open_artifact(tmp_path / "dataset").path / "data.txt").read_text() == "old"
 
 
-def test_full_disk_is_said_plainly(tmp_path: Path) -> None:
+FULL = "I/O error: No space left on device (os error 28)"
+
+
+@pytest.mark.parametrize(
+    "error", [OSError(errno.ENOSPC, os.strerror(errno.ENOSPC)), SafetensorError(FULL), ComputeError(FULL)]
+)
+def test_full_disk_is_said_plainly_whoever_writes(tmp_path: Path, error: Exception) -> None:
     with (
         pytest.raises(ArtifactError, match=r"the disk is full; nothing finished was lost[\s\S]*next: free space"),
         create(tmp_path / "dataset", kind="dataset", config={}),
     ):
-        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        raise error
     assert entries(tmp_path) == []
 
 
-def test_leftovers_of_a_killed_writer_are_removed(tmp_path: Path) -> None:
-    (tmp_path / ".dataset.partial-1").mkdir()
-    write(tmp_path / "dataset")
+def test_an_input_that_may_not_be_read_is_not_blamed_on_the_target(tmp_path: Path) -> None:
+    with (
+        pytest.raises(PermissionError, match="secret"),
+        create(tmp_path / "dataset", kind="dataset", config={}),
+    ):
+        raise PermissionError(errno.EACCES, "Permission denied", "secret")
+
+
+def test_a_folder_that_may_not_be_written_is_said_plainly(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def forbidden(*_: object) -> None:
+        raise PermissionError(errno.EACCES, "Permission denied")
+
+    monkeypatch.setattr("sidrec.artifact._swap", forbidden)
+    with pytest.raises(ArtifactError, match=r"cannot be written[\s\S]*next: choose another --run folder, or change"):
+        write(tmp_path / "dataset")
+    assert entries(tmp_path) == []
+
+
+def place_of(case: str, path: Path) -> None:
+    """Put something at `path` that is no dataset of ours."""
+    if case == "file":
+        path.write_text("mine")
+    elif case == "another kind":
+        write(path, kind="tokenizer")
+    elif case == "strange file inside":
+        write(path)
+        (path / "thesis.tex").write_text("mine")
+    elif case == "broken manifest":
+        path.mkdir()
+        (path / "artifact.json").write_text("[]")
+    else:
+        path.mkdir()
+        (path / "logs.parquet").write_text("mine")
+
+
+@pytest.mark.parametrize("case", ["file", "folder", "another kind", "strange file inside", "broken manifest"])
+def test_nothing_but_an_artefact_of_the_same_kind_is_replaced(tmp_path: Path, case: str) -> None:
+    path = tmp_path / "dataset"
+    place_of(case, path)
+    before = {p: p.read_bytes() for p in tmp_path.rglob("*") if p.is_file()}
+    begun = []
+    with (
+        pytest.raises(ArtifactError, match=r"is to be written; nothing was changed|files that are not its own: thesis"),
+        create(path, kind="dataset", config={}) as writer,
+    ):
+        begun.append(writer)
+    assert not begun, "refused before any work"
+    assert {p: p.read_bytes() for p in tmp_path.rglob("*") if p.is_file()} == before
+
+
+def test_what_appears_while_an_artefact_is_made_is_not_replaced(tmp_path: Path) -> None:
+    path = tmp_path / "dataset"
+    with (
+        pytest.raises(ArtifactError, match="no artefact stands"),
+        create(path, kind="dataset", config={}),
+    ):
+        place_of("folder", path)
+    assert (path / "logs.parquet").read_text() == "mine"
     assert entries(tmp_path) == ["dataset"]
 
 
-def test_a_swap_killed_half_way_brings_the_old_artefact_back(tmp_path: Path) -> None:
+@pytest.fixture
+def dead() -> int:
+    """The number of a process that has ended."""
+    child = subprocess.Popen([sys.executable, "-c", ""])
+    child.wait()
+    return child.pid
+
+
+def test_leftovers_of_a_killed_writer_are_removed_and_those_of_a_living_one_stay(tmp_path: Path, dead: int) -> None:
+    living = f".dataset.partial-{os.getppid()}"
+    for name in (f".dataset.partial-{dead}", living):
+        (tmp_path / name).mkdir()
+    write(tmp_path / "dataset")
+    assert entries(tmp_path) == [living, "dataset"]
+
+
+def test_the_old_artefact_of_a_living_writer_is_left_to_it(tmp_path: Path) -> None:
     write(tmp_path / "dataset", "old")
-    (tmp_path / "dataset").rename(tmp_path / ".dataset.old-1")
+    aside = tmp_path / f".dataset.old-{os.getppid()}"
+    (tmp_path / "dataset").rename(aside)
+    with pytest.raises(ArtifactError, match="no artefact at"):
+        open_artifact(tmp_path / "dataset")
+    assert aside.is_dir()
+
+
+def test_a_swap_killed_half_way_brings_the_old_artefact_back(tmp_path: Path, dead: int) -> None:
+    write(tmp_path / "dataset", "old")
+    (tmp_path / "dataset").rename(tmp_path / f".dataset.old-{dead}")
     assert (open_artifact(tmp_path / "dataset").path / "data.txt").read_text() == "old"
 
 

@@ -3,14 +3,16 @@
 A directory is written under a temporary sibling name; `artifact.json`, the last file, names every
 other one with its digest; then the directory is renamed into place. A directory without a valid
 `artifact.json` is not an artefact. A killed writer leaves only the sibling, which the next one
-removes.
+removes. Only an artefact of the same kind, without files of anybody else in it, is ever replaced.
 
 Two hashes tell artefacts apart. The **digest** is of the content (kind and file digests): equal
-content, equal digest, whatever the clock said. The **fingerprint** is of the request (kind, config,
-seed, the parents' digests): a stage whose fingerprint stands on disk need not run again.
+content, equal digest, whatever the clock said. The **fingerprint** is of the request (kind, version
+of the library, config, seed, the parents' digests): a stage whose fingerprint stands on disk need not
+run again.
 """
 
 import errno
+import glob
 import hashlib
 import json
 import os
@@ -23,13 +25,14 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from sidrec.errors import ArtifactError
+from sidrec.errors import ArtifactError, SidrecError, is_disk_full
 from sidrec.types import Json
 from sidrec.version import __version__
 
 __all__ = [
     "Artifact",
     "ArtifactWriter",
+    "check_replaceable",
     "create",
     "digest_of",
     "file_digest",
@@ -118,7 +121,7 @@ def file_digest(path: Path) -> str:
 
 def fingerprint(kind: str, config: Json, seed: int, parents: Mapping[str, Artifact | str]) -> str:
     """Hash of a request: what would be made from what, with which settings."""
-    return digest_of([kind, FORMAT, config, seed, _digests(parents)])
+    return digest_of([kind, FORMAT, __version__, config, seed, _digests(parents)])
 
 
 def _digests(parents: Mapping[str, Artifact | str]) -> dict[str, str]:
@@ -144,19 +147,20 @@ def create(
         parents: role → artefact (or the digest of an outside source) it is made from.
 
     Raises:
-        ArtifactError: the disk is full or the place cannot be written.
+        ArtifactError: something else stands there, the disk is full, or the place cannot be written.
     """
     parents = parents or {}
-    with _file_errors(path):
+    check_replaceable(path, kind)
+    with _full_disk(path), _forbidden(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         _recover(path)
-        for stale in _siblings(path, "partial"):
+        for stale in _abandoned(path, "partial"):
             shutil.rmtree(stale, ignore_errors=True)
         partial = path.with_name(f".{path.name}.partial-{os.getpid()}")
         partial.mkdir()
     writer = ArtifactWriter(partial)
     try:
-        with _file_errors(path):
+        with _full_disk(path):
             yield writer
             files = _file_digests(partial)
             manifest = {
@@ -175,10 +179,53 @@ def create(
                 "fingerprint": fingerprint(kind, config, seed, parents),
                 "summary": writer.summary,
             }
-            _write_synced(partial / MANIFEST, json.dumps(manifest, indent=1, ensure_ascii=False))
-            _swap(partial, path)
+            with _forbidden(path):
+                _write_synced(partial / MANIFEST, json.dumps(manifest, indent=1, ensure_ascii=False))
+                check_replaceable(path, kind)
+                _swap(partial, path)
     finally:
         shutil.rmtree(partial, ignore_errors=True)
+
+
+def check_replaceable(path: Path, kind: str) -> None:
+    """Refuse a place where an artefact would replace anything but an artefact of its kind.
+
+    Args:
+        path: where an artefact is to be written.
+        kind: what it will be.
+
+    Raises:
+        ArtifactError: a file, another directory, an artefact of another kind, or one with files of somebody else.
+    """
+    if not os.path.lexists(path):
+        return
+    found = _manifest_of(path)
+    if found.get("kind") != kind:
+        what = f"a {found['kind']} stands" if "kind" in found else "something that is no artefact stands"
+        raise ArtifactError(
+            f"{what} where a {kind} is to be written; nothing was changed",
+            where=str(path),
+            expected=f"an empty place, or a {kind} to replace",
+            next="choose another --run folder or --name, or move what stands there",
+        )
+    ours = {MANIFEST, *found["files"]}
+    others = [p.relative_to(path).as_posix() for p in path.rglob("*") if p.is_file() and not p.name.startswith(".")]
+    strange = sorted(set(others) - ours)
+    if strange:
+        raise ArtifactError(
+            f"the {kind} to be replaced holds files that are not its own: {', '.join(strange[:3])}",
+            where=str(path),
+            next="move them elsewhere and run the command again",
+        )
+
+
+def _manifest_of(path: Path) -> Json:
+    """The manifest of a directory if there is a readable one, else nothing."""
+    try:
+        found: Any = json.loads((path / MANIFEST).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return found if isinstance(found, dict) and {"kind", "files"} <= found.keys() else {}
 
 
 def open_artifact(path: Path | str, kind: str | None = None) -> Artifact:
@@ -236,8 +283,23 @@ def _file_digests(directory: Path) -> dict[str, str]:
     return {p.relative_to(directory).as_posix(): file_digest(p) for p in files}
 
 
-def _siblings(path: Path, role: str) -> list[Path]:
-    return sorted(path.parent.glob(f".{path.name}.{role}-*"))
+def _abandoned(path: Path, role: str) -> list[Path]:
+    """Temporary siblings of `path` whose writers are gone."""
+    found = sorted(path.parent.glob(f"{glob.escape(f'.{path.name}.{role}-')}*"))
+    return [sibling for sibling in found if not _is_at_work(sibling.name.rpartition("-")[2])]
+
+
+def _is_at_work(pid: str) -> bool:
+    """Whether another process of this machine with that number lives; our own is not writing what it asks about."""
+    if not pid.isdecimal() or int(pid) == os.getpid():
+        return False
+    try:
+        os.kill(int(pid), 0)
+    except ProcessLookupError:
+        return False
+    except (PermissionError, OverflowError):
+        return True
+    return True
 
 
 def _swap(partial: Path, path: Path) -> None:
@@ -253,7 +315,7 @@ def _swap(partial: Path, path: Path) -> None:
 
 def _recover(path: Path) -> None:
     """Finish a swap that was killed half way: the old artefact comes back if the new one is missing."""
-    for aside in _siblings(path, "old"):
+    for aside in _abandoned(path, "old"):
         if path.exists():
             shutil.rmtree(aside, ignore_errors=True)
         elif (aside / MANIFEST).is_file():
@@ -272,18 +334,35 @@ def _relative(parent: Artifact | str, path: Path) -> str:
 
 
 @contextmanager
-def _file_errors(path: Path) -> Generator[None]:
-    """Turn a full disk and a forbidden folder into errors that say what to do."""
+def _full_disk(path: Path) -> Generator[None]:
+    """Turn a full disk into an error that says what to do; the libraries that write report it each in its own class."""
+    try:
+        yield
+    except SidrecError:
+        raise
+    except Exception as error:
+        if not is_disk_full(error):
+            raise
+        raise ArtifactError(
+            "the disk is full; nothing finished was lost",
+            where=str(path),
+            next="free space and run the command again",
+        ) from error
+
+
+@contextmanager
+def _forbidden(path: Path) -> Generator[None]:
+    """Turn a forbidden folder into an error that says what to do; only around writes of our own."""
     try:
         yield
     except OSError as error:
-        if error.errno in (errno.ENOSPC, errno.EDQUOT):
-            what, step = "the disk is full; nothing finished was lost", "free space and run the command again"
-        elif error.errno in (errno.EACCES, errno.EROFS, errno.EPERM):
-            what, step = "the folder cannot be written", "choose another --run folder or its permissions"
-        else:
+        if error.errno not in (errno.EACCES, errno.EROFS, errno.EPERM):
             raise
-        raise ArtifactError(what, where=f"{path} ({error.strerror})", next=step) from error
+        raise ArtifactError(
+            "the folder cannot be written",
+            where=f"{path} ({error.strerror})",
+            next="choose another --run folder, or change the permissions of this one",
+        ) from error
 
 
 @cache

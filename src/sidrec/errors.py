@@ -5,6 +5,7 @@ of our own stay `AssertionError` or the interpreter's own classes.
 """
 
 import difflib
+import errno
 from collections.abc import Iterable, Sequence
 from typing import ClassVar
 
@@ -16,6 +17,7 @@ __all__ = [
     "MissingExtraError",
     "SidrecError",
     "TrainingError",
+    "is_disk_full",
     "nearest",
 ]
 
@@ -85,6 +87,20 @@ class MissingExtraError(SidrecError):
             f"{feature} needs an optional dependency that is not installed",
             next=f"pip install 'sidrec[{extra}]'",
         )
+
+
+FULL_DISK = ("No space left on device", "os error 28", "Disk quota exceeded", "os error 122")
+
+
+def is_disk_full(error: BaseException) -> bool:
+    """Whether a write failed for want of space; safetensors and polars say so only in their text.
+
+    >>> is_disk_full(RuntimeError("I/O error: No space left on device (os error 28)"))
+    True
+    """
+    if isinstance(error, OSError) and error.errno is not None:
+        return error.errno in (errno.ENOSPC, errno.EDQUOT)
+    return any(words in str(error) for words in FULL_DISK)
 
 
 def nearest(name: str, known: Iterable[str]) -> str:

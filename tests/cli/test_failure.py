@@ -6,6 +6,8 @@ import sys
 from pathlib import Path
 
 import pytest
+from polars.exceptions import ComputeError
+from safetensors import SafetensorError
 
 from sidrec.cli.failure import INTERRUPTED, report
 from sidrec.errors import ConfigError, DataError
@@ -23,6 +25,8 @@ from sidrec.errors import ConfigError, DataError
         (KeyboardInterrupt(), 1, [INTERRUPTED]),
         (MemoryError(), 1, ["out of memory", "next:"]),
         (OSError(errno.ENOSPC, "No space left on device"), 1, ["disk is full", "next:"]),
+        (SafetensorError("I/O error: No space left on device (os error 28)"), 1, ["disk is full", "next:"]),
+        (ComputeError("could not write: No space left on device (os error 28)"), 1, ["disk is full", "next:"]),
         (FileNotFoundError(errno.ENOENT, "No such file", "gone.csv"), 1, ["No such file", "gone.csv"]),
     ],
 )

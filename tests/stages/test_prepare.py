@@ -135,6 +135,15 @@ def test_failure_leaves_no_artefact(tmp_path, log):
     assert not list((tmp_path / "run").glob(".dataset*"))
 
 
+def test_the_data_themselves_are_never_overwritten(tmp_path, log):
+    folder = RunFolder(tmp_path / "run")
+    folder.dataset.mkdir(parents=True)
+    inside = log.rename(folder.dataset / "log.csv")
+    with pytest.raises(DataError, match=r"the data lie in the folder[\s\S]*log\.csv"):
+        prepare(folder, config(), inside, RunSettings(), force=True)
+    assert inside.is_file()
+
+
 def test_core_is_five_for_raw_logs_and_off_for_prepared_formats(tmp_path, log):
     with pytest.raises(DataError, match="core of 5 events a user, 5 an item"):
         prepare(RunFolder(tmp_path), parse(PrepareConfig, {"reader": TABLE}), log, RunSettings())

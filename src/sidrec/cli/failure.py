@@ -1,6 +1,5 @@
 """Every failure becomes one message on stderr and an exit code; tracebacks go to a file."""
 
-import errno
 import os
 import sys
 import tempfile
@@ -9,12 +8,11 @@ from pathlib import Path
 
 import typer
 
-from sidrec.errors import SidrecError
+from sidrec.errors import SidrecError, is_disk_full
 
 __all__ = ["report"]
 
 INTERRUPTED = "interrupted; finished stages are kept, run the same command again to go on"
-DISK_FULL = (errno.ENOSPC, errno.EDQUOT)
 
 
 def report(error: BaseException, *, debug: bool) -> int:
@@ -44,7 +42,7 @@ def _message(error: BaseException, debug: bool) -> str:
             "error: out of memory; finished stages are kept\n"
             "  next: use a smaller training.batch_size or a machine with more memory, then run the same command again"
         )
-    if isinstance(error, OSError) and error.errno in DISK_FULL:
+    if is_disk_full(error):
         return "error: the disk is full; finished stages are kept\n  next: free space and run the same command again"
     if isinstance(error, OSError) and error.filename is not None:
         return f"error: {error.strerror}\n  where: {error.filename}"

@@ -5,7 +5,7 @@ duplicates, items without metadata or semantic ID, minimum length, k-core, numbe
 split is not filtered: removing events would change the published examples.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -25,7 +25,7 @@ from sidrec.data.sequences import Sequences
 from sidrec.data.split import Auto, Splitter
 from sidrec.data.statistics import dataset_statistics
 from sidrec.data.text import clean_items
-from sidrec.errors import ConfigError
+from sidrec.errors import ConfigError, DataError
 from sidrec.registry import load_class
 from sidrec.stages.layout import RunFolder, StageResult, make_artifact
 
@@ -76,6 +76,7 @@ def prepare(
     """
     reader = reader_of(config)
     sources = reader.sources(path)
+    _check_apart(sources, folder.dataset)
     source = digest_of([[file.name, file_digest(file)] for file in sources])
 
     def write(writer: ArtifactWriter) -> None:
@@ -93,6 +94,19 @@ def prepare(
         write=write,
         force=force,
     )
+
+
+def _check_apart(sources: Sequence[Path], target: Path) -> None:
+    """Refuse to write the dataset where a file lies that it is read from."""
+    home = target.resolve()
+    inside = [file for file in sources if file.resolve().is_relative_to(home)]
+    if inside:
+        raise DataError(
+            "the data lie in the folder that the dataset is written to",
+            where=str(inside[0]),
+            expected="raw data outside of the run",
+            next="move them, or choose another --run folder",
+        )
 
 
 def build_dataset(raw: RawData, config: PrepareConfig, run: RunSettings) -> tuple[Dataset, list[filters.Drop]]:
