@@ -68,7 +68,7 @@ class Reference:
     def item_scores(self, history: list[int]) -> np.ndarray:
         """float64[N]: the sum of log-probabilities along every item's codes (and the end step)."""
         codes = self.recommender.ids.codes
-        has_end = self.recommender.scorer().has_end
+        has_end = self.recommender.scorer(self.recommender.config.search.normalize).has_end
         memo: dict[tuple[int, ...], torch.Tensor] = {}
         out = np.zeros(len(codes))
         for row, path in enumerate(codes.tolist()):

@@ -16,15 +16,12 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 from cases import CASES, Case
 
 DATASET = cycle_dataset()
+IDS = grid_semantic_ids(DATASET.catalog)
 
 
 def make(case: Case):
     cls = load_class("recommender", case.kind)
     return cls(parse(cls.Config, {"kind": case.kind, **case.fields}))
-
-
-def ids_for(recommender):
-    return grid_semantic_ids(DATASET.catalog) if recommender.needs_semantic_ids else None
 
 
 def test_every_recommender_has_a_case():
@@ -33,14 +30,14 @@ def test_every_recommender_has_a_case():
 
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case.kind)
 def test_contract(case):
-    check_recommender(lambda: make(case), DATASET, ids_for(make(case)), case.quick)
+    check_recommender(lambda: make(case), DATASET, IDS, case.quick)
 
 
 @pytest.mark.parametrize("case", [case for case in CASES if case.learns], ids=lambda case: case.kind)
 def test_learns_the_cycle(case):
     recommender = make(case)
     run = RunSettings(seed=1, device="cpu")
-    report = recommender.fit(DATASET, case.learns, run, semantic_ids=ids_for(recommender))
+    report = recommender.fit(DATASET, case.learns, run, semantic_ids=IDS)
     assert not report.losses or report.losses[-1][1] < report.losses[0][1]
     found = recommender.rank(DATASET.histories("test"), Request(k=1), run)
     assert np.array_equal(found.rows[:, 0], DATASET.targets("test"))
@@ -49,7 +46,7 @@ def test_learns_the_cycle(case):
 @pytest.mark.parametrize("case", [case for case in CASES if not case.learns], ids=lambda case: case.kind)
 def test_those_that_cannot_learn_the_cycle_do_not(case):
     recommender = make(case)
-    recommender.fit(DATASET, case.quick, RunSettings(device="cpu"), semantic_ids=ids_for(recommender))
+    recommender.fit(DATASET, case.quick, RunSettings(device="cpu"), semantic_ids=IDS)
     found = recommender.rank(DATASET.histories("test"), Request(k=1), RunSettings(device="cpu"))
     assert case.why_not
     assert (found.rows[:, 0] == DATASET.targets("test")).mean() < 0.5

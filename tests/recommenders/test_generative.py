@@ -55,6 +55,19 @@ def test_exact_search_equals_scoring_every_item(kind, normalize):
 
 
 @pytest.mark.parametrize("kind", KINDS)
+def test_a_request_may_search_otherwise_than_the_recommender_does(kind):
+    narrow, wide = make(kind, "level"), make(kind, "vocabulary")
+    wide_search = wide.config.search.model_copy(update={"beams": 30})
+    asked = narrow.rank(RAGGED, Request(k=5, search=wide_search), RUN)
+    wide.config = wide.config.model_copy(update={"search": wide_search})
+    own = wide.rank(RAGGED, Request(k=5), RUN)
+    assert np.array_equal(asked.rows, own.rows)
+    assert np.array_equal(asked.scores, own.scores)
+    assert not np.array_equal(asked.scores, narrow.rank(RAGGED, Request(k=5), RUN).scores)
+    assert narrow.search_for(Request(k=50)).beams == 50, "never fewer beams than items"
+
+
+@pytest.mark.parametrize("kind", KINDS)
 def test_exact_search_without_seen_items(kind):
     recommender = make(kind)
     found = recommender.rank(RAGGED, Request(k=5, exact=True), RUN)

@@ -32,7 +32,7 @@ def random_walk(scorer, state, users: int, beams: int, draw: np.random.Generator
 
 
 def assert_equals_reference(recommender, histories: Histories, beams: int = 5, seed: int = 0):
-    scorer, reference = recommender.scorer(), Reference(recommender)
+    scorer, reference = recommender.scorer(recommender.config.search.normalize), Reference(recommender)
     with torch.no_grad():
         state = scorer.start(histories)
     for level, paths, found in random_walk(scorer, state, len(histories), beams, np.random.default_rng(seed)):
@@ -60,7 +60,7 @@ def test_beams_beyond_one_block_are_scored_alike(monkeypatch):
     outputs = []
     for block in (64, 4):
         monkeypatch.setattr(causal_scorer, "BEAMS_PER_BLOCK", block)
-        scorer = recommender.scorer()
+        scorer = recommender.scorer(recommender.config.search.normalize)
         with torch.no_grad():
             state = scorer.start(histories)
         outputs.append([out for *_, out in random_walk(scorer, state, 3, 11, np.random.default_rng(3))])
@@ -71,7 +71,7 @@ def test_beams_beyond_one_block_are_scored_alike(monkeypatch):
 @pytest.mark.parametrize("kind", KINDS)
 def test_select_starts_afresh_for_some_users(kind):
     recommender = make(kind)
-    scorer = recommender.scorer()
+    scorer = recommender.scorer(recommender.config.search.normalize)
     with torch.no_grad():
         state = scorer.start(RAGGED)
         for _ in random_walk(scorer, state, len(RAGGED), 4, np.random.default_rng(1)):
@@ -86,7 +86,7 @@ def test_select_starts_afresh_for_some_users(kind):
 @pytest.mark.parametrize("kind", KINDS)
 def test_padding_never_changes_a_score(kind):
     recommender = make(kind)
-    scorer = recommender.scorer()
+    scorer = recommender.scorer(recommender.config.search.normalize)
     long_neighbour = Histories.of([[5], [9, 1, 8, 30, 41, 2]])
     with torch.no_grad():
         alone = list(random_walk(scorer, scorer.start(Histories.of([[5]])), 1, 3, np.random.default_rng(0)))

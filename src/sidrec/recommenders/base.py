@@ -14,7 +14,7 @@ from sidrec.config import Config, Part, RunSettings, parse
 from sidrec.data.catalog import Catalog
 from sidrec.data.dataset import Dataset
 from sidrec.data.sequences import Histories
-from sidrec.decoding.recommendations import Recommendations, Request
+from sidrec.decoding.recommendations import BeamConfig, Recommendations, Request
 from sidrec.errors import ConfigError, DataError
 from sidrec.recommenders.recommended import RecommendedList
 from sidrec.registry import load_class
@@ -102,6 +102,10 @@ class Recommender(Part, ABC):
         Deterministic. An empty history is legal and gets the model's best guess.
         """
 
+    def search_for(self, request: Request) -> BeamConfig | None:
+        """The search by which `rank` answers a request; None for recommenders that score all items."""
+        return None
+
     def save_weights(self, directory: Path) -> None:
         """Write the weights as a Hugging Face directory."""
         self.model.save_pretrained(directory)
@@ -173,19 +177,15 @@ class Recommender(Part, ABC):
             mask = np.zeros(len(self.catalog), dtype=np.bool_)
             mask[self._rows(allowed, "allowed")] = True
         request = Request(k=k, exclude_seen=exclude_seen, allowed=mask, exact=exact)
-        known = self.catalog.knows
-        lists = histories if on_unknown == "raise" else ([*filter(known, items)] for items in histories)
-        rows = Histories.of(self._rows(items, f"history {number}") for number, items in enumerate(lists, start=1))
-        return RecommendedList.of(self.rank(rows, request, run), self.catalog, self.semantic_ids)
+        skip = on_unknown == "skip"
+        rows = [self._rows(items, f"history {number}", skip) for number, items in enumerate(histories, start=1)]
+        return RecommendedList.of(self.rank(Histories.of(rows), request, run), self.catalog, self.semantic_ids)
 
-    def _rows(self, ids: Iterable[str], where: str) -> IntArray:
+    def _rows(self, ids: Iterable[str], where: str, skip_unknown: bool = False) -> IntArray:
         """Rows of item ids that came from outside."""
         if isinstance(ids, str):
             raise DataError(f"'{ids}' is one string", where=where, expected="a list of item ids")
-        try:
-            return self.catalog.rows(ids)
-        except DataError as error:
-            raise DataError(error.what, where=where, expected=error.expected) from None
+        return self.catalog.rows(filter(self.catalog.knows, ids) if skip_unknown else ids, where)
 
     def save(self, directory: Path) -> None:
         """Write all of the recommender's files into a directory (inside `artifact.create`)."""

@@ -8,7 +8,7 @@ logits) and models with sliding-window or recurrent layers are not covered.
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, Self
+from typing import Any, Self
 
 import torch
 from torch import Tensor
@@ -16,6 +16,7 @@ from torch.nn import functional as F
 from transformers import DynamicCache, PreTrainedModel
 
 from sidrec.data.sequences import Histories
+from sidrec.decoding.recommendations import Normalize
 from sidrec.decoding.scorer import PromptState
 from sidrec.recommenders.beam_paths import extend_paths, no_paths
 from sidrec.tasks.next_item import Prompts
@@ -75,7 +76,7 @@ class CausalScorer:
         model: PreTrainedModel,
         level_token_ids: Sequence[Tensor],
         build_prompt: Callable[[Histories], Prompts],
-        normalize: Literal["vocabulary", "level", "children"] = "level",
+        normalize: Normalize = "level",
     ) -> None:
         self.model = model
         self.level_sizes = tuple(len(ids) for ids in level_token_ids)

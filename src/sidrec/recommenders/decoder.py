@@ -12,6 +12,7 @@ from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedModel
 
 from sidrec.data.dataset import Dataset
 from sidrec.data.sequences import Histories
+from sidrec.decoding.recommendations import Normalize
 from sidrec.decoding.scorer import SidScorer
 from sidrec.recommenders.causal_scorer import CausalScorer
 from sidrec.recommenders.generative import GenerativeConfig, GenerativeRecommender
@@ -83,7 +84,7 @@ class Decoder(GenerativeRecommender):
         """The begin token, then the codes of the newest items."""
         return self.item_tokens.prompts(histories, max_items=self.config.max_history, begin=True)
 
-    def scorer(self) -> SidScorer:
+    def scorer(self, normalize: Normalize) -> SidScorer:
         """Causal scorer over the Llama's weights."""
         model: Any = self.model
-        return CausalScorer(model, self.level_token_ids, self.prompts, self.config.search.normalize)
+        return CausalScorer(model, self.level_token_ids, self.prompts, normalize)

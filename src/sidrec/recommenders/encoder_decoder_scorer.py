@@ -7,7 +7,7 @@ after every step. Other encoder-decoders (BART and kin) are not covered.
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, Self
+from typing import Any, Self
 
 import torch
 from torch import Tensor
@@ -15,6 +15,7 @@ from torch.nn import functional as F
 from transformers import T5ForConditionalGeneration
 
 from sidrec.data.sequences import Histories
+from sidrec.decoding.recommendations import Normalize
 from sidrec.decoding.scorer import PromptState
 from sidrec.recommenders.beam_paths import extend_paths, no_paths
 from sidrec.tasks.next_item import Prompts
@@ -67,7 +68,7 @@ class EncoderDecoderScorer:
         model: T5ForConditionalGeneration,
         level_token_ids: Sequence[Tensor],
         build_prompt: Callable[[Histories], Prompts],
-        normalize: Literal["vocabulary", "level", "children"] = "level",
+        normalize: Normalize = "level",
     ) -> None:
         config: Any = model.config
         self.model = model

@@ -16,7 +16,7 @@ from sidrec.config import RunSettings
 from sidrec.data.dataset import Dataset
 from sidrec.data.sequences import Histories
 from sidrec.decoding.beam import beam_search
-from sidrec.decoding.recommendations import BeamConfig, Recommendations, Request
+from sidrec.decoding.recommendations import BeamConfig, Normalize, Recommendations, Request
 from sidrec.decoding.scorer import SidScorer
 from sidrec.decoding.trie import ItemTrie
 from sidrec.random import torch_seed
@@ -62,8 +62,8 @@ class GenerativeRecommender(Recommender):
         """What the model reads of histories; the same form as in the training examples."""
 
     @abstractmethod
-    def scorer(self) -> SidScorer:
-        """The model as the beam search sees it."""
+    def scorer(self, normalize: Normalize) -> SidScorer:
+        """The model as the beam search sees it, with log-probabilities over what `normalize` says."""
 
     @property
     def ids(self) -> SemanticIds:
@@ -126,7 +126,13 @@ class GenerativeRecommender(Recommender):
         score = None if validate is None else lambda: validate(self)
         return train_model(self.model, self.examples(dataset), training, run, validate=score)
 
+    def search_for(self, request: Request) -> BeamConfig:
+        """The request's search, else the recommender's own, with at least as many beams as items asked for."""
+        search: BeamConfig = request.search or self.config.search
+        return search.model_copy(update={"beams": max(search.beams, request.k)})
+
     def rank(self, histories: Histories, request: Request, run: RunSettings) -> Recommendations:
         """The best items of every history, by constrained beam search."""
+        search = self.search_for(request)
         with self.evaluating(run):
-            return beam_search(self.scorer(), self.trie, histories, request, self.config.search, run)
+            return beam_search(self.scorer(search.normalize), self.trie, histories, request, search, run)

@@ -12,6 +12,7 @@ from transformers import PreTrainedModel, T5Config, T5ForConditionalGeneration
 
 from sidrec.data.dataset import Dataset
 from sidrec.data.sequences import Histories
+from sidrec.decoding.recommendations import Normalize
 from sidrec.decoding.scorer import SidScorer
 from sidrec.recommenders.encoder_decoder_scorer import EncoderDecoderScorer
 from sidrec.recommenders.generative import GenerativeConfig, GenerativeRecommender
@@ -70,7 +71,7 @@ class Tiger(GenerativeRecommender):
         """Codes of the newest items, then the end token."""
         return self.item_tokens.prompts(histories, max_items=self.config.max_history, end=True)
 
-    def scorer(self) -> SidScorer:
+    def scorer(self, normalize: Normalize) -> SidScorer:
         """Encoder-decoder scorer over the T5's weights."""
         model: Any = self.model
-        return EncoderDecoderScorer(model, self.level_token_ids, self.prompts, self.config.search.normalize)
+        return EncoderDecoderScorer(model, self.level_token_ids, self.prompts, normalize)

@@ -38,7 +38,7 @@ def check_recommender(
     Args:
         make: a new, unfitted recommender.
         dataset: a small one; `sidrec.testing.toy.cycle_dataset()` will do.
-        semantic_ids: of its catalogue, where the recommender needs them.
+        semantic_ids: of its catalogue; a recommender that needs none must pass them over.
         training: short; the contract asks for no quality.
 
     Raises:
@@ -95,6 +95,8 @@ def _check_report(recommender: Recommender, report: TrainReport) -> None:
     assert 0 <= report.padding_share < 1, "padding is a share"
     assert report.best_metric is None, "no validation, no metric"
     assert recommender.num_parameters > 0, "parameters are counted"
+    has_ids = recommender.semantic_ids is not None
+    assert has_ids == recommender.needs_semantic_ids, "semantic IDs are kept by those that need them, and only those"
 
 
 def _check_lists(recommender: Recommender, histories: Histories) -> None:
