@@ -10,7 +10,10 @@ from sidrec.config import Config
 from sidrec.errors import ConstraintError, DataError
 from sidrec.types import BoolArray, FloatArray, IntArray
 
-__all__ = ["BeamConfig", "Recommendations", "Request"]
+__all__ = ["BeamConfig", "Normalize", "Recommendations", "Request"]
+
+Normalize = Literal["vocabulary", "level", "children"]
+"""Over what log-probabilities are normalised."""
 
 
 class BeamConfig(Config):
@@ -18,11 +21,19 @@ class BeamConfig(Config):
 
     beams: int = Field(default=20, ge=1)
     """Prefixes kept after each level; raised to k where it is smaller."""
-    normalize: Literal["vocabulary", "level", "children"] = "level"
+    normalize: Normalize = "level"
     """Over what log-probabilities are normalised: the whole vocabulary (equals Hugging Face's beam
     search), the codes of the level, or the children of the prefix in the catalogue."""
     users_per_batch: int = Field(default=32, ge=1)
     """Users searched at once."""
+
+    def describe(self) -> str:
+        """What decides the lists, in a few words for a report.
+
+        >>> BeamConfig(beams=50).describe()
+        '50 beams, normalize: level'
+        """
+        return f"{self.beams} beams, normalize: {self.normalize}"
 
 
 @dataclass(frozen=True)
@@ -34,12 +45,15 @@ class Request:
         exclude_seen: never recommend an item of the user's own history.
         allowed: bool[N], items that may be recommended; None means all.
         exact: widen the search for users whose list is not certified to be the true top k.
+        search: how to search; None takes the recommender's own settings. Recommenders that score all
+            items at once search nothing.
     """
 
     k: int = 10
     exclude_seen: bool = True
     allowed: BoolArray | None = None
     exact: bool = False
+    search: BeamConfig | None = None
 
     def __post_init__(self) -> None:
         if self.k < 1:
