@@ -20,8 +20,9 @@ import polars as pl
 
 from harness import Benchmark
 from sidrec.config import RunSettings, parse
+from sidrec.data.preparation import PrepareConfig
 from sidrec.stages.layout import RunFolder
-from sidrec.stages.prepare import PrepareConfig, prepare
+from sidrec.stages.prepare import prepare
 
 LIMIT_SECONDS, LIMIT_GIB = 300, 8
 

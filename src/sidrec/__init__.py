@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from sidrec.config import RunSettings
     from sidrec.data.catalog import Catalog
     from sidrec.data.dataset import Dataset
+    from sidrec.data.preparation import PrepareConfig
     from sidrec.embeddings.base import ItemEmbeddings
     from sidrec.errors import SidrecError
     from sidrec.evaluation.protocol import Protocol
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
     from sidrec.stages.evaluate import evaluate
     from sidrec.stages.inspect import inspect
     from sidrec.stages.layout import RunFolder
-    from sidrec.stages.prepare import PrepareConfig, prepare
+    from sidrec.stages.prepare import prepare
     from sidrec.stages.recipe import Recipe, load_recipe
     from sidrec.stages.recommend import recommend
     from sidrec.stages.run import run_recipe
@@ -63,7 +64,7 @@ _HOME = {
     "Catalog": "sidrec.data.catalog",
     "Dataset": "sidrec.data.dataset",
     "ItemEmbeddings": "sidrec.embeddings.base",
-    "PrepareConfig": "sidrec.stages.prepare",
+    "PrepareConfig": "sidrec.data.preparation",
     "Protocol": "sidrec.evaluation.protocol",
     "RQKMeans": "sidrec.tokenizers.rqkmeans",
     "RQVAE": "sidrec.tokenizers.rqvae",

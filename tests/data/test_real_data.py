@@ -7,7 +7,7 @@ import pytest
 
 from sidrec.config import RunSettings, parse
 from sidrec.data.dataset import PARTS
-from sidrec.stages.prepare import PrepareConfig, build_dataset, reader_of
+from sidrec.data.preparation import PrepareConfig, build_dataset, reader_of
 
 DATA = Path(os.environ.get("SIDREC_DATA", "/nonexistent"))
 pytestmark = pytest.mark.skipif(not DATA.is_dir(), reason="set SIDREC_DATA to the folder with the published data sets")

@@ -7,9 +7,10 @@ from pathlib import Path
 import pytest
 
 from sidrec.config import RunSettings, parse
+from sidrec.data.preparation import PrepareConfig
 from sidrec.stages.compare import compare
 from sidrec.stages.layout import RunFolder
-from sidrec.stages.prepare import PrepareConfig, prepare
+from sidrec.stages.prepare import prepare
 from sidrec.stages.recipe import load_recipe
 from sidrec.stages.run import run_recipe
 from sidrec.tokenizers.semantic_ids import SemanticIds

@@ -12,11 +12,12 @@ from sidrec.artifact import open_artifact
 from sidrec.config import RunSettings, parse
 from sidrec.data.columns import Columns
 from sidrec.data.dataset import PARTS, Dataset
+from sidrec.data.preparation import PrepareConfig, build_dataset
 from sidrec.data.raw import RawData
 from sidrec.data.statistics import statistics_table
 from sidrec.errors import ConfigError, DataError
 from sidrec.stages.layout import RunFolder
-from sidrec.stages.prepare import PrepareConfig, build_dataset, prepare
+from sidrec.stages.prepare import prepare
 
 TABLE = {"kind": "table", "time": "timestamp", "rating": "rating"}
 

@@ -28,9 +28,9 @@ def prepare(
     """
     with run_settings(seed, threads=threads) as settings_of_run:
         from sidrec.config import parse, with_overrides
+        from sidrec.data.preparation import PrepareConfig
         from sidrec.data.statistics import statistics_table
         from sidrec.stages.layout import RunFolder
-        from sidrec.stages.prepare import PrepareConfig
         from sidrec.stages.prepare import prepare as stage
 
         fields = with_overrides({"reader": {"kind": reader}}, settings or [])

@@ -1,109 +1,168 @@
-"""From filtered events to catalogue, sequences and given codes: where ids become rows.
+"""From what a reader found to a `Dataset`: filtered, ordered, numbered, split. Nothing is read from a run or written.
 
-Users are numbered by first appearance in the input. Items take the order the format fixes, else the order of the
-item table, else the order of first appearance when the users are read one after the other.
+The order of work is fixed: read, drop rows with missing values, minimum rating, sort by (user, time, input order),
+duplicates, items without metadata or semantic ID, minimum length, k-core, number, split. A source that brings its own
+split is not filtered: removing events would change the published examples.
 """
 
-from dataclasses import dataclass
+from collections.abc import Iterator
+from typing import Annotated, Literal
 
-import numpy as np
 import polars as pl
+from pydantic import Field, SerializeAsAny
 
-from sidrec.data.catalog import Catalog
+from sidrec.config import Config, RunSettings, slot
+from sidrec.data import filters
 from sidrec.data.columns import Columns
-from sidrec.data.interactions import Interactions, renumber
-from sidrec.data.raw import CODES, RawData
+from sidrec.data.dataset import Dataset, Split
+from sidrec.data.given import join_examples
+from sidrec.data.interactions import Interactions, collect
+from sidrec.data.numbering import given_codes, number_items, to_catalog, to_sequences
+from sidrec.data.raw import RawData, Reader
 from sidrec.data.sequences import Sequences
-from sidrec.errors import DataError
-from sidrec.types import IntArray
+from sidrec.data.split import Auto, Splitter
+from sidrec.data.text import clean_items
+from sidrec.errors import ConfigError
+from sidrec.registry import load_class
 
-__all__ = ["Numbering", "given_codes", "number_items", "to_catalog", "to_sequences"]
+__all__ = ["PrepareConfig", "build_dataset", "reader_of"]
 
-_CODE = "code"
-
-
-@dataclass(frozen=True)
-class Numbering:
-    """Which item has which row.
-
-    Attributes:
-        ids: item ids in row order.
-        row_of: int32[...], row of each item code; -1 for codes without row.
-    """
-
-    ids: pl.Series
-    row_of: IntArray
+Core = Literal["auto"] | Annotated[int, Field(ge=0)]
 
 
-def number_items(items: IntArray, item_ids: pl.Series, raw: RawData, *, keep_unseen: bool) -> Numbering:
-    """Rows for the items of ordered events, and for unseen ones of the item table if they are kept.
+class PrepareConfig(Config):
+    """Everything that decides what the dataset is, apart from the files."""
 
-    Args:
-        items: int32[T], item codes in the order in which users and their events are read.
-        item_ids: the id of each code.
-        raw: says which order the format or the item table gives.
-        keep_unseen: whether items without any event stay in the catalogue.
-    """
-    codes = items[renumber(items)[1]]
-    seen = pl.DataFrame({Columns.ITEM: item_ids.gather(codes), _CODE: codes.astype(np.int32)})
-    order = _base_order(raw)
-    if order is not None:
-        known = order.join(seen, on=Columns.ITEM, how="left", maintain_order="left")
-        if not keep_unseen:
-            known = known.drop_nulls(_CODE)
-        seen = pl.concat([known, seen.join(order, on=Columns.ITEM, how="anti", maintain_order="left")])
-    row_of = np.full(len(item_ids), -1, dtype=np.int32)
-    has_code = seen[_CODE].is_not_null().to_numpy()
-    row_of[seen[_CODE].drop_nulls().to_numpy()] = np.flatnonzero(has_code)
-    return Numbering(seen[Columns.ITEM], row_of)
-
-
-def _base_order(raw: RawData) -> pl.DataFrame | None:
-    if raw.item_order is not None:
-        return pl.DataFrame({Columns.ITEM: pl.Series(raw.item_order, dtype=pl.String)})
-    return None if raw.items is None else raw.items.select(Columns.ITEM)
+    reader: Annotated[SerializeAsAny[Config], slot("reader")]
+    """The file format."""
+    duplicates: Literal["keep_first", "keep_all"] = "keep_first"
+    """What happens when a user meets an item again."""
+    min_rating: float | None = None
+    """Events with a lower rating are dropped."""
+    user_core: Core = "auto"
+    """Fewest events of a user, with `item_core` to the core; `auto`: 5 for raw logs, 0 for prepared formats."""
+    item_core: Core = "auto"
+    """Fewest events of an item; `auto` as for users."""
+    min_length: int = Field(1, ge=1)
+    """Users with fewer events are dropped, whatever the core says."""
+    require_metadata: bool = False
+    """Whether items that the item table does not know are dropped."""
+    keep_unseen_items: bool | Literal["auto"] = "auto"
+    """Whether items without events stay in the catalogue; `auto`: for prepared formats, whose rows must not move."""
+    split: Annotated[SerializeAsAny[Config], slot("split")] = Auto.Config()
+    """How targets are shared out; `auto`: as given by the source, else leave-one-out."""
+    clean_text: bool = False
+    """Whether item texts go through LC-Rec's cleaner."""
 
 
-def to_sequences(interactions: Interactions, row_of: IntArray) -> Sequences:
-    """Sorted events as sequences of rows; users without events are gone."""
-    counts = np.bincount(interactions.users)
-    present = np.flatnonzero(counts)
-    return Sequences(
-        rows=row_of[interactions.items],
-        offsets=np.concatenate([[0], np.cumsum(counts[present])]).astype(np.int64),
-        users=interactions.user_ids.gather(present).to_list(),
-        times=interactions.times,
-    )
-
-
-def to_catalog(ids: pl.Series, items: pl.DataFrame | None) -> Catalog:
-    """The catalogue of the given ids with what the item table says about them; what it does not say is ""."""
-    table = pl.DataFrame({Columns.ITEM: ids})
-    if items is not None:
-        table = table.join(items, on=Columns.ITEM, how="left", maintain_order="left")
-        table = table.with_columns(pl.exclude(Columns.ITEM).cast(pl.String).fill_null(""))
-    return Catalog(table)
-
-
-def given_codes(ids: pl.Series, raw: RawData) -> IntArray | None:
-    """Codes int32[N, L] that came with the data, in row order, or None.
+def build_dataset(raw: RawData, config: PrepareConfig, run: RunSettings) -> tuple[Dataset, list[filters.Drop]]:
+    """A dataset in memory, and what each filter dropped.
 
     Raises:
-        DataError: an item has no codes, or another number of levels.
+        DataError: nothing is left, or the data lack what a filter or the split needs.
     """
-    if raw.codes is None:
-        return None
-    table = pl.DataFrame({Columns.ITEM: ids}).join(raw.codes, on=Columns.ITEM, how="left", maintain_order="left")
-    lists = table[CODES].to_list()
-    num_levels = next((len(codes) for codes in lists if codes), 0)
-    out = np.empty((len(lists), num_levels), dtype=np.int32)
-    for row, codes in enumerate(lists):
-        if codes is None or len(codes) != num_levels:
-            raise DataError(
-                f"item '{ids[row]}' has {len(codes) if codes else 'no'} codes",
-                where=f"index of {raw.source}",
-                expected=f"{num_levels} codes for every item",
-                next="choose another index file, or none",
-            )
-        out[row] = codes
-    return out
+    if raw.examples is not None and config.split.model_dump()["kind"] in ("auto", "given"):
+        _refuse_filters(config)
+        return _from_examples(raw, config)
+    if raw.interactions is None:
+        raise ConfigError("split: this source holds ready-made examples only; available: auto, given", where=raw.source)
+    return _from_interactions(raw, config, run)
+
+
+def reader_of(config: PrepareConfig) -> Reader:
+    """The reader that the settings name."""
+    return load_class("reader", config.reader.model_dump()["kind"])(config.reader)
+
+
+def _splitter(config: PrepareConfig) -> Splitter:
+    return load_class("split", config.split.model_dump()["kind"])(config.split)
+
+
+def _from_interactions(raw: RawData, config: PrepareConfig, run: RunSettings) -> tuple[Dataset, list[filters.Drop]]:
+    steps = list(_filters(raw, config))
+    with run.progress("prepare", total=len(steps) + 3) as advance:
+        interactions, missing = collect(raw)
+        drops = [filters.Drop("missing user, item or time", missing)]
+        advance(note="read")
+        interactions = interactions.sorted()
+        advance(note="sorted")
+        for name, rule in steps:
+            interactions, drop = filters.apply(interactions, name, rule)
+            drops.append(drop)
+            advance(note=name)
+        dataset = _number_and_split(interactions, raw, config)
+        advance(note="split")
+    return dataset, drops
+
+
+def _filters(raw: RawData, config: PrepareConfig) -> Iterator[tuple[str, filters.Filter]]:
+    """The filters that the settings name, in order."""
+    if config.min_rating is not None:
+        yield f"rating below {config.min_rating:g}", filters.min_rating(config.min_rating)
+    if config.duplicates == "keep_first":
+        yield "repeated user-item pairs (the first stays)", filters.duplicates
+    if raw.codes is not None:
+        yield "items without semantic ID", filters.known_items(raw.codes[Columns.ITEM])
+    if config.require_metadata:
+        known = raw.items[Columns.ITEM] if raw.items is not None else pl.Series([], dtype=pl.String)
+        yield "items without metadata", filters.known_items(known)
+    if config.min_length > 1:
+        yield f"users with fewer than {config.min_length} events", filters.min_length(config.min_length)
+    user_core, item_core = (_core(value, config) for value in (config.user_core, config.item_core))
+    if user_core > 1 or item_core > 1:
+        user_core = max(user_core, config.min_length)
+        yield f"core of {user_core} events a user, {item_core} an item", filters.k_core(user_core, item_core)
+
+
+def _core(value: int | str, config: PrepareConfig) -> int:
+    if value == "auto":
+        return 0 if reader_of(config).prepared else 5
+    return int(value)
+
+
+def _keep_unseen(config: PrepareConfig) -> bool:
+    return reader_of(config).prepared if config.keep_unseen_items == "auto" else bool(config.keep_unseen_items)
+
+
+def _number_and_split(interactions: Interactions, raw: RawData, config: PrepareConfig) -> Dataset:
+    numbering = number_items(interactions.items, interactions.item_ids, raw, keep_unseen=_keep_unseen(config))
+    sequences = to_sequences(interactions, numbering.row_of)
+    return _dataset(sequences, numbering.ids, raw, config)
+
+
+def _dataset(
+    sequences: Sequences, ids: pl.Series, raw: RawData, config: PrepareConfig, given: Split | None = None
+) -> Dataset:
+    items = clean_items(raw.items) if config.clean_text and raw.items is not None else raw.items
+    split = _splitter(config).split(sequences, given)
+    return Dataset(to_catalog(ids, items), sequences, split, given_codes(ids, raw))
+
+
+def _refuse_filters(config: PrepareConfig) -> None:
+    """A given split and filters contradict each other; say so instead of ignoring one."""
+    changed = [
+        name
+        for name, on in (
+            ("min_rating", config.min_rating is not None),
+            ("user_core", config.user_core not in ("auto", 0, 1)),
+            ("item_core", config.item_core not in ("auto", 0, 1)),
+            ("min_length", config.min_length > 1),
+            ("require_metadata", config.require_metadata),
+        )
+        if on
+    ]
+    if changed:
+        raise ConfigError(
+            [f"{name}: a split that came with the data cannot be filtered" for name in changed],
+            next="remove these settings, or use a source without a split of its own",
+        )
+
+
+def _from_examples(raw: RawData, config: PrepareConfig) -> tuple[Dataset, list[filters.Drop]]:
+    assert raw.examples is not None
+    joined = join_examples(raw.examples, raw.source)
+    ids = pl.Series(joined.item_ids, dtype=pl.String)
+    numbering = number_items(joined.items, ids, raw, keep_unseen=_keep_unseen(config))
+    sequences = Sequences(numbering.row_of[joined.items], joined.offsets, joined.users)
+    dataset = _dataset(sequences, numbering.ids, raw, config, joined.split)
+    return dataset, [filters.Drop("examples with empty history", joined.empty_histories)]

@@ -6,6 +6,7 @@ import json
 import pytest
 
 from sidrec.config import RunSettings
+from sidrec.data.preparation import PrepareConfig, build_dataset
 from sidrec.data.readers.amazon import AmazonReader
 from sidrec.data.readers.etegrec import ETEGRecReader
 from sidrec.data.readers.letter import LetterReader
@@ -15,7 +16,6 @@ from sidrec.data.readers.movielens import MovieLensReader
 from sidrec.data.readers.recbole import RecBoleReader
 from sidrec.data.readers.table import TableReader
 from sidrec.errors import DataError
-from sidrec.stages.prepare import PrepareConfig, build_dataset
 
 
 def failure(reader, path, files):

@@ -9,6 +9,7 @@ import pytest
 from sidrec.config import RunSettings
 from sidrec.data.dataset import PARTS
 from sidrec.data.interactions import collect
+from sidrec.data.preparation import PrepareConfig, build_dataset
 from sidrec.data.readers.amazon import AmazonReader
 from sidrec.data.readers.etegrec import ETEGRecReader
 from sidrec.data.readers.letter import LetterReader
@@ -17,7 +18,6 @@ from sidrec.data.readers.minionerec import MiniOneRecReader
 from sidrec.data.readers.movielens import MovieLensReader
 from sidrec.data.readers.recbole import RecBoleReader
 from sidrec.data.readers.table import TableReader
-from sidrec.stages.prepare import PrepareConfig, build_dataset
 
 
 def write(path, text, *, encoding="utf-8"):
