@@ -4,7 +4,7 @@ import pytest
 from sidrec.config import RunSettings
 from sidrec.data.dataset import Dataset, Examples, Split
 from sidrec.data.sequences import Histories
-from sidrec.decoding.recommendations import Recommendations
+from sidrec.decoding.recommendations import BeamConfig, Recommendations
 from sidrec.errors import DataError
 from sidrec.evaluation.evaluator import draw_examples, evaluate, score
 from sidrec.evaluation.protocol import Protocol
@@ -24,6 +24,9 @@ class Fixed:
 
     def __init__(self, catalog, first=1):
         self.catalog, self.first, self.requests = catalog, first, []
+
+    def search_for(self, request):
+        return request.search
 
     def rank(self, histories: Histories, request, run):
         self.requests.append((len(histories), request))
@@ -71,11 +74,11 @@ def test_never_more_items_than_there_are():
 
 
 def test_request_follows_the_protocol():
-    dataset = cycle_dataset()
+    dataset, search = cycle_dataset(), BeamConfig(beams=50)
     recommender = Fixed(dataset.catalog)
-    evaluate(recommender, dataset, "test", Protocol(exclude_seen=False, exact=True), RUN)
+    evaluate(recommender, dataset, "test", Protocol(exclude_seen=False, exact=True, search=search), RUN)
     request = recommender.requests[-1][1]
-    assert (request.exclude_seen, request.exact) == (False, True)
+    assert (request.exclude_seen, request.exact, request.search) == (False, True, search)
 
 
 def test_colliding_items_at_item_and_sid_level_by_hand():

@@ -1,6 +1,7 @@
 import pytest
 
 from sidrec.config import parse
+from sidrec.decoding.recommendations import BeamConfig
 from sidrec.errors import ConfigError
 from sidrec.evaluation.protocol import Protocol
 
@@ -12,6 +13,13 @@ def test_line_names_every_rule():
     for text in ("k = 1, 5, 10, 20", "50 drawn", "whole catalogue", "certified exact", "primary: ndcg@10"):
         assert text in line
     assert "\n" not in line
+
+
+def test_line_names_the_search_in_force():
+    asked, own = BeamConfig(beams=100), BeamConfig(beams=20, normalize="vocabulary")
+    assert "search" not in Protocol().describe()
+    assert "search: 100 beams, normalize: level" in Protocol(search=asked).describe()
+    assert "search: 20 beams, normalize: vocabulary" in Protocol().describe(search=own)
 
 
 def test_cut_offs_are_sorted_and_unique():

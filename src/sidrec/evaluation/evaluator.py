@@ -12,7 +12,7 @@ import numpy as np
 from sidrec.config import RunSettings
 from sidrec.data.dataset import Dataset, PartName
 from sidrec.data.sequences import Histories
-from sidrec.decoding.recommendations import Recommendations, Request
+from sidrec.decoding.recommendations import BeamConfig, Recommendations, Request
 from sidrec.errors import DataError
 from sidrec.evaluation.catalogue import catalogue_figures, list_defects
 from sidrec.evaluation.protocol import Protocol
@@ -43,6 +43,7 @@ class Evaluation:
             stand in their own history, `open_ties` that of lists whose place k ties with items behind it
             (they count in the metrics all the same), `sid_short` that of lists with fewer than k different codes.
         seconds: wall-clock seconds that ranking took.
+        search: how the lists were searched for; None for recommenders that score all items.
     """
 
     examples: IntArray
@@ -52,6 +53,7 @@ class Evaluation:
     ranks: FloatArray
     figures: dict[str, float]
     seconds: float
+    search: BeamConfig | None = None
 
     @property
     def users_per_second(self) -> float:
@@ -135,6 +137,7 @@ def evaluate(
         k=_num_wanted(recommender, protocol, len(dataset.catalog)),
         exclude_seen=protocol.exclude_seen,
         exact=protocol.exact,
+        search=protocol.search,
     )
     start = time.perf_counter()
     recommended = recommender.rank(histories, request, run)
@@ -155,7 +158,7 @@ def evaluate(
     else:
         tuples, _ = collapse(recommended.rows, recommended.scores, ids.group_of)
         figures["sid_short"] = float(((tuples >= 0).sum(axis=1) < k).mean())
-    return Evaluation(examples, recommended, targets, table, ranks, figures, seconds)
+    return Evaluation(examples, recommended, targets, table, ranks, figures, seconds, recommender.search_for(request))
 
 
 def item_figures(recommended: Recommendations, counts: IntArray, protocol: Protocol) -> dict[str, float]:

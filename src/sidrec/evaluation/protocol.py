@@ -9,6 +9,7 @@ from typing import Literal
 from pydantic import Field, field_validator, model_validator
 
 from sidrec.config import Config
+from sidrec.decoding.recommendations import BeamConfig
 
 __all__ = ["METRICS", "Protocol", "SliceConfig"]
 
@@ -52,6 +53,8 @@ class Protocol(Config):
     """Items of equal score: `expected` takes the mean over all orders of them, `listed` the order given."""
     exact: bool = False
     """Widen every search until its list is certified to be the true top k."""
+    search: BeamConfig | None = None
+    """How generative recommenders search; without it, each as its own settings say."""
     max_users: int = Field(default=0, ge=0)
     """Users scored, drawn once by the run's seed; 0 means all."""
     slices: SliceConfig = SliceConfig()
@@ -75,13 +78,15 @@ class Protocol(Config):
         """Names of the per-user metrics, `metric@k`."""
         return tuple(f"{metric}@{k}" for k in self.k for metric in METRICS)
 
-    def describe(self, split: str = "", part: str = "") -> str:
+    def describe(self, split: str = "", part: str = "", search: BeamConfig | None = None) -> str:
         """The rules in one line, as printed on every report.
 
         Args:
             split: name of the dataset's split.
             part: `valid` or `test`.
+            search: how the scored recommender searched; None takes what the rules say about it.
         """
+        search = search or self.search
         seen = "seen items excluded" if self.exclude_seen else "seen items allowed"
         ties = "mean over all orders" if self.ties == "expected" else "order of the list"
         parts = [
@@ -92,7 +97,9 @@ class Protocol(Config):
             f"ties: {ties}",
             f"k = {', '.join(map(str, self.k))}",
             f"users: {self.max_users} drawn" if self.max_users else "users: all",
-            "scoring: whole catalogue" + (", lists certified exact" if self.exact else ""),
+            "scoring: whole catalogue",
+            f"search: {search.describe()}" if search else "",
+            "search widened until lists are certified exact" if self.exact else "",
             f"primary: {self.primary}",
         ]
         return " · ".join(text for text in parts if text)

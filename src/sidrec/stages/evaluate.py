@@ -93,9 +93,10 @@ def _evaluate(
     metrics = _metrics(found, slices, run.seed) | {
         "recommender": parents["recommender"].path.name,
         "kind": recommender.config.kind,
-        "generative": recommender.semantic_ids is not None,
+        "generative": recommender.needs_semantic_ids,
+        "search": found.search and found.search.model_dump(mode="json"),
         "part": part,
-        "protocol": protocol.describe(dataset.split.name, part),
+        "protocol": protocol.describe(dataset.split.name, part, found.search),
         "primary": protocol.primary,
     }
     (writer.path / METRICS).write_text(json.dumps(metrics, indent=1, ensure_ascii=False), encoding="utf-8")

@@ -16,13 +16,13 @@ from pydantic import SerializeAsAny
 from sidrec.artifact import open_artifact
 from sidrec.config import Config, load_yaml, merge, parse, slot, with_overrides
 from sidrec.data.dataset import PartName
+from sidrec.data.preparation import PrepareConfig
 from sidrec.errors import ArtifactError, ConfigError
 from sidrec.evaluation.protocol import Protocol
 from sidrec.recipes import read
 from sidrec.recommenders.base import Recommender, RecommenderConfig
 from sidrec.registry import load_class
 from sidrec.stages.layout import RunFolder
-from sidrec.stages.prepare import PrepareConfig
 from sidrec.training.config import TrainingConfig
 from sidrec.types import Json
 
@@ -121,7 +121,7 @@ def part_config(family: str, kind: str, overrides: Iterable[str]) -> Config:
 def protocol_for(recommender: Path, part: PartName, overrides: Iterable[str]) -> Protocol:
     """The rules for scoring a recommender: those of its last evaluation on the part, with settings laid over them.
 
-    Where it has not been scored, the defaults are the ground.
+    Where it has not been scored, the defaults are the ground; settings of the search are laid over its own.
 
     Raises:
         ConfigError: wrong settings.
@@ -132,7 +132,11 @@ def protocol_for(recommender: Path, part: PartName, overrides: Iterable[str]) ->
         known = open_artifact(RunFolder(home.parent.parent).evaluation(home.name, part), "evaluation").config[
             "protocol"
         ]
-    return parse(Protocol, with_overrides(known, overrides), where="settings of the command line")
+    settings = list(overrides)
+    if any(text.startswith("search.") for text in settings) and not known.get("search"):
+        own = open_artifact(recommender, "recommender").config["recommender"].get("search")
+        known = known | ({"search": own} if own else {})
+    return parse(Protocol, with_overrides(known, settings), where="settings of the command line")
 
 
 def show_recipe(recipe: Recipe) -> str:
