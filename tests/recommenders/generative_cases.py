@@ -1,6 +1,6 @@
 """Small random models of both backbones, and slow references for what the scorers compute."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -47,9 +47,16 @@ class Reference:
     """Log-probabilities by whole forward passes of the transformers model, one history and one path at a time."""
 
     recommender: GenerativeRecommender
+    memo: dict[tuple[int, ...], torch.Tensor] = field(default_factory=dict)
 
     def step(self, history: list[int], path: tuple[int, ...]) -> torch.Tensor:
         """float32[K]: log-probabilities after `path`; of the end token alone after L codes."""
+        key = (*history, -1, *path)
+        if key not in self.memo:
+            self.memo[key] = self._step(history, path)
+        return self.memo[key]
+
+    def _step(self, history: list[int], path: tuple[int, ...]) -> torch.Tensor:
         rec = self.recommender
         level = len(path)
         words, normalize = rec.vocabulary, rec.config.search.normalize
@@ -69,12 +76,9 @@ class Reference:
         """float64[N]: the sum of log-probabilities along every item's codes (and the end step)."""
         codes = self.recommender.ids.codes
         has_end = self.recommender.scorer(self.recommender.config.search.normalize).has_end
-        memo: dict[tuple[int, ...], torch.Tensor] = {}
         out = np.zeros(len(codes))
         for row, path in enumerate(codes.tolist()):
             for level in range(len(path) + int(has_end)):
-                prefix = tuple(path[:level])
-                if prefix not in memo:
-                    memo[prefix] = self.step(history, prefix)
-                out[row] += float(memo[prefix][path[level] if level < len(path) else 0])
+                scores = self.step(history, tuple(path[:level]))
+                out[row] += float(scores[path[level] if level < len(path) else 0])
         return out

@@ -24,10 +24,9 @@ TINY = {
 CLASSES = {"tiger": Tiger, "decoder": Decoder}
 
 
-def naive_children(recommender, history: list[int]) -> np.ndarray:
+def naive_children(reference: Reference, history: list[int]) -> np.ndarray:
     """float64[N]: log-probabilities renormalised over the children that the catalogue has."""
-    reference = Reference(recommender)
-    codes = recommender.ids.codes
+    codes = reference.recommender.ids.codes
     out = np.zeros(len(codes))
     for row, path in enumerate(codes.tolist()):
         for level in range(len(path)):
@@ -47,7 +46,7 @@ def test_exact_search_equals_scoring_every_item(kind, normalize):
     reference = Reference(recommender)
     for user in range(len(RAGGED)):
         history = RAGGED[user].tolist()
-        scores = naive_children(recommender, history) if normalize == "children" else reference.item_scores(history)
+        scores = naive_children(reference, history) if normalize == "children" else reference.item_scores(history)
         best = np.sort(scores)[::-1][:12]
         np.testing.assert_allclose(found.scores[user], best, atol=1e-4)
         np.testing.assert_allclose(scores[found.rows[user]], best, atol=1e-4)
