@@ -1,6 +1,6 @@
 """Quality of the whole path on real data: item texts → MiniLM vectors → semantic IDs → recommenders → one table.
 
-    SIDREC_DATA=<folder> python benchmarks/scientific.py [--tiger-epochs 6] [--decoder-epochs 40] [--run FOLDER]
+    SIDREC_DATA=<folder> python benchmarks/scientific.py [--tiger-epochs 4] [--decoder-epochs 10] [--run FOLDER]
 
 `<folder>/collisiongenrec/Scientific` holds `Scientific.inter.json` and `Scientific.item.json` (Amazon Industrial and
 Scientific, 8,317 users, 4,344 items; CollisionGenRec's repository). Leave-one-out, item-level, whole catalogue, one
@@ -44,6 +44,7 @@ def encoder() -> str:
 def recipes(tiger_epochs: float, decoder_epochs: float) -> dict[str, list[str]]:
     """Recipe → settings of this benchmark."""
     vectors = ["embeddings.kind=text", f"embeddings.model={encoder()}", "embeddings.combine=mean"]
+    vectors += ["training.validate_users=500"]
     decoder = [*vectors, f"training.max_epochs={decoder_epochs}"]
     tiger = [*vectors, f"training.max_epochs={tiger_epochs}", "training.patience=0", "training.precision=bf16"]
     tiger += ["training.batch_size=256", "training.accumulation=1", "training.optimizer.lr=1e-3"]
@@ -64,8 +65,8 @@ def run_all(data: Path, folder: RunFolder, methods: dict[str, list[str]], seed: 
 def main() -> None:
     """Run, and write `results/scientific.json`."""
     arguments = argparse.ArgumentParser(description=__doc__)
-    arguments.add_argument("--tiger-epochs", type=float, default=6)
-    arguments.add_argument("--decoder-epochs", type=float, default=40)
+    arguments.add_argument("--tiger-epochs", type=float, default=4)
+    arguments.add_argument("--decoder-epochs", type=float, default=10)
     arguments.add_argument("--seed", type=int, default=0)
     arguments.add_argument("--run", type=Path)
     wanted = arguments.parse_args()
