@@ -62,3 +62,34 @@ def test_wrong_numbers_of_users_are_refused():
         paired_bootstrap(np.zeros(3), np.zeros(2), 0)
     with pytest.raises(DataError, match="no users"):
         bootstrap_mean(np.zeros(0), 0)
+
+
+def test_users_are_drawn_with_all_their_examples():
+    """Every example told three times says nothing new: the interval must not shrink."""
+    values = (np.random.default_rng(10).random(200) < 0.3).astype(float)
+    users = np.arange(200)
+    once = bootstrap_mean(values, 0)
+    thrice = bootstrap_mean(np.repeat(values, 3), 0, users=np.repeat(users, 3))
+    naive = bootstrap_mean(np.repeat(values, 3), 0)
+    assert (thrice.mean, thrice.low, thrice.high) == pytest.approx((once.mean, once.low, once.high))
+    assert naive.high - naive.low < 0.7 * (once.high - once.low)
+
+
+def test_clusters_equal_drawing_users_one_by_one():
+    draw = np.random.default_rng(11)
+    users = np.repeat(np.arange(120), draw.integers(1, 6, 120))
+    values = np.clip(draw.random(120)[users] + 0.1 * draw.standard_normal(len(users)), 0, 1)
+    found = bootstrap_mean(values, 0, users=np.array([f"user-{user}" for user in users]))
+    own = [values[users == user] for user in range(120)]
+    means = [np.concatenate([own[user] for user in draw.integers(0, 120, 120)]).mean() for _ in range(4000)]
+    low, high = np.quantile(means, [0.025, 0.975])
+    assert found.mean == pytest.approx(values.mean())
+    assert found.low == pytest.approx(low, abs=0.008)
+    assert found.high == pytest.approx(high, abs=0.008)
+
+
+def test_one_example_a_user_is_the_plain_bootstrap():
+    values = np.random.default_rng(12).integers(0, 4, 100) / 4
+    users = np.random.default_rng(13).permutation(100)
+    assert bootstrap_mean(values, 0, users=users) == bootstrap_mean(values, 0)
+    assert paired_bootstrap(values, values[::-1], 0, users=users) == paired_bootstrap(values, values[::-1], 0)

@@ -1,28 +1,7 @@
 import numpy as np
-import polars as pl
 
-from sidrec.data.catalog import Catalog
-from sidrec.data.dataset import Dataset, Examples, Split
-from sidrec.data.sequences import Sequences
 from sidrec.evaluation.protocol import SliceConfig
-from sidrec.evaluation.slices import history_slices, popularity_slices, training_counts
-from sidrec.testing.toy import cycle_dataset
-
-
-def test_training_counts_are_the_events_before_validation():
-    dataset = cycle_dataset(num_items=7, num_users=5, length=6)
-    expected = np.bincount(dataset.sequences.rows.reshape(5, 6)[:, :-2].ravel(), minlength=7)
-    assert training_counts(dataset).tolist() == expected.tolist()
-
-
-def test_a_user_on_several_lines_is_counted_once():
-    # The history 0 1 2 3 told as three lines, each with the target at its end.
-    sequences = Sequences(np.array([0, 1, 0, 1, 2, 0, 1, 2, 3], np.int32), np.array([0, 2, 5, 9]), ["u", "u", "u"])
-    nothing = Examples(np.empty(0, np.int32), np.empty(0, np.int32))
-    train = Examples(np.array([0, 1, 2], np.int32), np.array([1, 2, 3], np.int32))
-    catalog = Catalog(pl.DataFrame({"item_id": list("abcde")}))
-    dataset = Dataset(catalog, sequences, Split("given", train, nothing, nothing))
-    assert training_counts(dataset).tolist() == [1, 1, 1, 1, 0]
+from sidrec.evaluation.slices import history_slices, popularity_slices
 
 
 def test_history_slices_by_quartiles_cover_everyone():

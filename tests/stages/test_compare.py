@@ -12,7 +12,7 @@ from sidrec.config import RunSettings
 from sidrec.errors import ArtifactError, ConfigError, DataError
 from sidrec.evaluation.protocol import Protocol
 from sidrec.evaluation.significance import paired_bootstrap
-from sidrec.stages.compare import compare, comparison_rows, example_texts
+from sidrec.stages.compare import compare, comparison_rows, examples_of
 from sidrec.stages.evaluate import evaluate
 from sidrec.stages.layout import RunFolder
 from sidrec.testing.toy import cycle_dataset, grid_semantic_ids
@@ -117,7 +117,7 @@ def test_markdown_has_a_row_for_each_and_names_the_part(folder):
 
 def test_examples_are_readable_and_mark_the_target(folder):
     result = compare(folder, RUN, examples=3)
-    texts = example_texts(result.artifact)
+    texts = examples_of(result.artifact)
     assert len(texts) == 3
     for text in texts:
         user = int(re.search(r"User user-(\d+)", text).group(1))
@@ -127,7 +127,7 @@ def test_examples_are_readable_and_mark_the_target(folder):
         assert f"held out: Part {target} of the cycle" in text
         assert "(place 1)" in text
         assert f"· Part {(target - 1) % 24} of" in text
-    assert example_texts(compare(folder, RUN, examples=3, force=True).artifact) == texts
+    assert examples_of(compare(folder, RUN, examples=3, force=True).artifact) == texts
 
 
 def test_examples_say_when_the_target_is_not_in_the_list(folder):
@@ -135,13 +135,13 @@ def test_examples_say_when_the_target_is_not_in_the_list(folder):
     save_recommender(
         folder, "cycle-ids", GenerativeCycle(skip=3), cycle_dataset(), grid_semantic_ids(cycle_dataset().catalog)
     )
-    texts = example_texts(compare(folder, RUN, protocol=protocol).artifact)
+    texts = examples_of(compare(folder, RUN, protocol=protocol).artifact)
     assert len(texts) == 5
     assert all("(not among the first 3)" in text and "→" not in text for text in texts)
 
 
 def test_no_examples_when_none_are_asked_for(folder):
-    assert example_texts(compare(folder, RUN, examples=0).artifact) == []
+    assert examples_of(compare(folder, RUN, examples=0).artifact) == []
 
 
 def test_a_recommender_of_another_dataset_is_refused(folder):

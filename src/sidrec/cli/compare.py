@@ -32,18 +32,20 @@ def compare(
         from sidrec.config import parse, with_overrides
         from sidrec.evaluation.protocol import Protocol
         from sidrec.stages.compare import compare as stage
-        from sidrec.stages.compare import comparison_rows, example_texts
+        from sidrec.stages.compare import comparison_rows, examples_of
         from sidrec.stages.layout import RunFolder
 
         fields = with_overrides({}, settings or [])
         protocol = parse(Protocol, fields, where="settings of the command line") if settings else None
-        result = stage(RunFolder(run), settings_of_run, split.value, examples, force, protocol)
+        result = stage(
+            RunFolder(run), settings_of_run, part=split.value, examples=examples, force=force, protocol=protocol
+        )
         columns, *rows = comparison_rows(result.artifact)
     if as_json:
         print_json(stage_json("compare", result) | {"rows": [dict(zip(columns, row, strict=True)) for row in rows]})
         return
     print_table(columns, rows)
-    print_lines(example_texts(result.artifact))
+    print_lines(examples_of(result.artifact))
     print_stage("compare", result)
     note(f"page: {result.artifact.path / 'comparison.html'}")
 

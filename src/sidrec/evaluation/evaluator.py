@@ -10,14 +10,13 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from sidrec.config import RunSettings
-from sidrec.data.dataset import Dataset, PartName
+from sidrec.data.dataset import Dataset
 from sidrec.data.sequences import Histories
 from sidrec.decoding.recommendations import BeamConfig, Recommendations, Request
 from sidrec.errors import DataError
 from sidrec.evaluation.catalogue import catalogue_figures, list_defects
-from sidrec.evaluation.protocol import Protocol
+from sidrec.evaluation.protocol import Protocol, ScoredPart
 from sidrec.evaluation.ranking import Places, collapse, find_target, has_open_tie, metric_values
-from sidrec.evaluation.slices import training_counts
 from sidrec.evaluation.table import MetricTable
 from sidrec.evaluation.ties import close_ties
 from sidrec.progress import Silent
@@ -34,7 +33,8 @@ class Evaluation:
     """What an evaluation found.
 
     Attributes:
-        examples: int64[U], positions of the scored examples in the part.
+        examples: int64[U], positions of the scored examples in the part; a user of a temporal split may
+            own several.
         recommended: the lists, wider than the largest cut-off where ties are possible.
         targets: int32[U], target rows.
         table: per-user metrics, item level first, then `sid_…` where there are semantic IDs.
@@ -61,7 +61,7 @@ class Evaluation:
         return len(self.table) / self.seconds if self.seconds else float("inf")
 
 
-def draw_examples(dataset: Dataset, part: PartName, max_users: int, seed: int) -> IntArray:
+def draw_examples(dataset: Dataset, part: ScoredPart, max_users: int, seed: int) -> IntArray:
     """int64[U], positions of the examples that are scored, rising; the same for the same seed.
 
     Raises:
@@ -109,7 +109,7 @@ def score(
 def evaluate(
     recommender: Recommender,
     dataset: Dataset,
-    part: PartName,
+    part: ScoredPart,
     protocol: Protocol,
     run: RunSettings,
     examples: IntArray | None = None,
@@ -151,7 +151,7 @@ def evaluate(
 
         places = close_ties(rank, histories, targets, recommended, k, len(dataset.catalog), run.progress)
     table, ranks = score(recommended, targets, protocol, ids, places)
-    figures = item_figures(recommended, training_counts(dataset), protocol)
+    figures = item_figures(recommended, dataset.training_counts(), protocol)
     figures["seen_targets"] = _share_seen(histories, targets)
     if ids is None:
         figures["open_ties"] = float(has_open_tie(recommended.rows, recommended.scores, k).mean())
@@ -192,5 +192,4 @@ def _num_wanted(recommender: Recommender, protocol: Protocol, num_items: int) ->
 def _share_seen(histories: Histories, targets: IntArray) -> float:
     """Share of the targets that stand in their own history, which no list without seen items can hold."""
     own = np.repeat(targets, histories.lengths) == histories.rows
-    users = np.repeat(np.arange(len(targets)), histories.lengths)
-    return len(np.unique(users[own])) / len(targets)
+    return len(np.unique(histories.owners[own])) / len(targets)

@@ -11,7 +11,10 @@ from pydantic import Field, field_validator, model_validator
 from sidrec.config import Config
 from sidrec.decoding.recommendations import BeamConfig
 
-__all__ = ["METRICS", "Protocol", "SliceConfig"]
+__all__ = ["METRICS", "Protocol", "ScoredPart", "SliceConfig"]
+
+ScoredPart = Literal["valid", "test"]
+"""The parts of a split whose targets are scored."""
 
 METRICS = ("hit", "recall", "ndcg", "mrr")
 """Per-user metrics, each reported as `metric@k`."""
@@ -56,7 +59,7 @@ class Protocol(Config):
     search: BeamConfig | None = None
     """How generative recommenders search; without it, each as its own settings say."""
     max_users: int = Field(default=0, ge=0)
-    """Users scored, drawn once by the run's seed; 0 means all."""
+    """Examples scored (under leave-one-out one a user), drawn once by the run's seed; 0 means all."""
     slices: SliceConfig = SliceConfig()
     """Groups of users that are reported apart."""
 

@@ -1,9 +1,10 @@
 """A comparison as plain cells, Markdown and one HTML file that loads nothing from elsewhere.
 
 A comparison is a JSON object: `title`, `part`, `protocol`, `primary`, `reference`, `dataset` (name →
-number), `rows` (best first) and `examples`. A row has `name`, `kind`, `generative`, `users`,
-`metrics`, `interval`, `difference` (mean, low, high against the reference, or null), `figures`,
-`slices` and `cost` (`train_seconds`, `users_per_second`, `parameters`; null where unknown).
+number), `rows` (best first) and `examples`. A row has `name`, `kind`, `generative`, `search` (of the
+evaluation; null where items are not searched for), `users`, `examples`, `metrics`, `interval`,
+`difference` (mean, low, high against the reference, or null), `figures`, `slices` and `cost`
+(`train_seconds`, `users_per_second`, `parameters`; null where unknown).
 """
 
 import base64
@@ -11,6 +12,7 @@ import html
 from collections.abc import Sequence
 from typing import Any
 
+from sidrec.evaluation.significance import Interval
 from sidrec.types import Json
 
 __all__ = ["as_html", "as_markdown", "cells", "part_note", "slice_cells", "slice_names", "terminal_cells"]
@@ -88,8 +90,8 @@ def slice_names(rows: Sequence[Json]) -> list[str]:
 def _difference(difference: Json | None) -> str:
     if difference is None:
         return "reference"
-    mark = " *" if difference["low"] > 0 or difference["high"] < 0 else ""
-    return f"{difference['mean']:+.4f} ({difference['low']:+.4f} to {difference['high']:+.4f}){mark}"
+    found = Interval(**difference)
+    return f"{found.mean:+.4f} ({found.low:+.4f} to {found.high:+.4f}){' *' if found.excludes_zero else ''}"
 
 
 def _number(value: Any, form: str) -> str:

@@ -1,13 +1,19 @@
 """How sure a mean or a difference of means is: percentile bootstrap over users (Efron and Tibshirani, 1993).
 
-Drawing U users with replacement draws a multinomial count for every *distinct* value that users have.
-Ranking metrics have few distinct values, so ten thousand resamples of any number of users take
-milliseconds and are exactly the textbook bootstrap. Left out: corrections for many comparisons.
+Users are drawn with replacement, each with all of its examples (a cluster bootstrap; Davison and Hinkley,
+1997, section 3.8): a user's examples under a temporal split are not independent. With one example a user
+this is the plain bootstrap.
+
+Drawing users draws a multinomial count for every *distinct* user, so users whose examples sum up alike
+are drawn together: ranking metrics have few distinct values, and ten thousand resamples of any number
+of users take milliseconds. Left out: corrections for many comparisons.
 """
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from sidrec.errors import DataError
 from sidrec.random import generator
@@ -33,14 +39,21 @@ class Interval:
         return self.low > 0 or self.high < 0
 
 
-def bootstrap_mean(values: FloatArray, seed: int, resamples: int = 10_000, level: float = 0.95) -> Interval:
-    """Mean of per-user values and its percentile interval.
+def bootstrap_mean(
+    values: FloatArray,
+    seed: int,
+    resamples: int = 10_000,
+    level: float = 0.95,
+    users: npt.NDArray[Any] | None = None,
+) -> Interval:
+    """Mean over examples and its percentile interval over users.
 
     Args:
-        values: float[U].
+        values: float[E], one an example.
         seed: of the resamples.
         resamples: number of bootstrap samples.
         level: share of the bootstrap means inside the interval.
+        users: [E], whose example it is (numbers or names); None means that each is another user's.
 
     Raises:
         DataError: there are no users.
@@ -50,35 +63,51 @@ def bootstrap_mean(values: FloatArray, seed: int, resamples: int = 10_000, level
     """
     if not len(values):
         raise DataError("an interval of no users does not exist", expected="at least one user")
-    distinct, counts = np.unique(np.asarray(values, dtype=np.float64), return_counts=True)
-    share = counts / counts.sum()
+    values = np.asarray(values, dtype=np.float64)
+    sums, sizes = (values, np.ones(len(values))) if users is None else _by_user(values, users)
+    distinct, counts = np.unique(np.stack([sums, sizes], axis=1), axis=0, return_counts=True)
     draw = generator(seed, "bootstrap")
     step = max(1, CHUNK // len(distinct))
-    means = [
-        draw.multinomial(len(values), share, size=min(step, resamples - start)) @ distinct / len(values)
-        for start in range(0, resamples, step)
-    ]
+    means: list[FloatArray] = []
+    for start in range(0, resamples, step):
+        times = draw.multinomial(len(sums), counts / len(sums), size=min(step, resamples - start))
+        total, examples = (times @ distinct).T
+        means.append(total / examples)
     low, high = np.quantile(np.concatenate(means), [(1 - level) / 2, (1 + level) / 2])
     return Interval(float(np.mean(values)), float(low), float(high))
 
 
 def paired_bootstrap(
-    values: FloatArray, others: FloatArray, seed: int, resamples: int = 10_000, level: float = 0.95
+    values: FloatArray,
+    others: FloatArray,
+    seed: int,
+    resamples: int = 10_000,
+    level: float = 0.95,
+    users: npt.NDArray[Any] | None = None,
 ) -> Interval:
-    """Mean of `values - others` over the same users and its percentile interval.
+    """Mean of `values - others` over the same examples and its percentile interval over users.
 
     Args:
-        values: float[U] of one recommender.
-        others: float[U] of another one, users in the same order.
+        values: float[E] of one recommender.
+        others: float[E] of another one, examples in the same order.
         seed: of the resamples.
         resamples: number of bootstrap samples.
         level: share of the bootstrap means inside the interval.
+        users: [E], whose example it is; None means that each is another user's.
 
     Raises:
-        DataError: the two have different numbers of users, or none.
+        DataError: the two have different numbers of examples, or none.
     """
     if len(values) != len(others):
         raise DataError(
             f"{len(values)} and {len(others)} users cannot be paired", expected="the same users in the same order"
         )
-    return bootstrap_mean(np.asarray(values, np.float64) - np.asarray(others, np.float64), seed, resamples, level)
+    difference = np.asarray(values, np.float64) - np.asarray(others, np.float64)
+    return bootstrap_mean(difference, seed, resamples, level, users)
+
+
+def _by_user(values: FloatArray, users: npt.NDArray[Any]) -> tuple[FloatArray, FloatArray]:
+    """Sum and number of each user's examples."""
+    owner = np.unique(users, return_inverse=True)[1]
+    sums, sizes = np.bincount(owner, weights=values), np.bincount(owner)
+    return sums.astype(np.float64), sizes.astype(np.float64)

@@ -2,31 +2,12 @@
 
 import numpy as np
 
-from sidrec.data.dataset import Dataset
 from sidrec.evaluation.protocol import SliceConfig
 from sidrec.types import IntArray
 
-__all__ = ["history_slices", "popularity_slices", "training_counts"]
+__all__ = ["history_slices", "popularity_slices"]
 
 POPULARITY = ("head", "mid", "tail", "cold")
-
-
-def training_counts(dataset: Dataset) -> IntArray:
-    """int64[N], how often each item occurs in the training part.
-
-    Every training target counts, and what a user did before the first of them. A user whose history
-    is spread over several lines (a "given" split) is counted once.
-    """
-    train = dataset.split.train
-    counts = np.bincount(dataset.targets("train"), minlength=len(dataset.catalog))
-    if not len(train):
-        return counts
-    order = np.lexsort((train.cuts, train.users))
-    lines, first = np.unique(train.users[order], return_index=True)
-    names = np.asarray(dataset.sequences.users)[lines]
-    once = np.unique(names, return_index=True)[1]
-    heads = dataset.sequences.before(lines[once], train.cuts[order][first][once])
-    return counts + np.bincount(heads.rows, minlength=len(dataset.catalog))
 
 
 def history_slices(lengths: IntArray, config: SliceConfig) -> tuple[IntArray, list[str]]:
@@ -57,7 +38,7 @@ def popularity_slices(targets: IntArray, counts: IntArray, config: SliceConfig) 
 
     Args:
         targets: int32[U], target rows.
-        counts: int64[N] of `training_counts`.
+        counts: int64[N] of `Dataset.training_counts`.
         config: the shares.
 
     >>> popularity_slices(np.array([0, 2, 3]), np.array([9, 5, 1, 0]), SliceConfig(head_share=0.4, tail_share=0.4))[0]

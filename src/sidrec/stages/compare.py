@@ -6,37 +6,33 @@ scored again. The examples are drawn by seed, never picked.
 
 import json
 from pathlib import Path
-from typing import Literal
 
 import numpy as np
 import polars as pl
 
 from sidrec.artifact import MANIFEST, Artifact, ArtifactWriter, open_artifact
 from sidrec.config import RunSettings, parse
-from sidrec.data.columns import Columns
 from sidrec.data.dataset import Dataset
-from sidrec.errors import ArtifactError, ConfigError, DataError
+from sidrec.errors import ArtifactError, ConfigError
+from sidrec.evaluation.comparison import Scored, compared_rows, example_texts
 from sidrec.evaluation.plots import cost_plot, metric_bars, slice_plot
-from sidrec.evaluation.protocol import Protocol
+from sidrec.evaluation.protocol import Protocol, ScoredPart
 from sidrec.evaluation.report import as_html, as_markdown, slice_names, terminal_cells
-from sidrec.evaluation.significance import paired_bootstrap
-from sidrec.random import generator
 from sidrec.stages.evaluate import LISTS, METRICS, PER_USER, check_dataset, evaluate
 from sidrec.stages.layout import RunFolder, StageResult, make_artifact
 from sidrec.tokenizers.semantic_ids import META, SemanticIds
 from sidrec.types import IntArray, Json
 
-__all__ = ["compare", "comparison_rows", "example_texts"]
+__all__ = ["compare", "comparison_rows", "examples_of"]
 
 COMPARISON = "comparison.json"
-SHOWN_HISTORY, SHOWN_ITEMS = 8, 5
-"""Newest history items and recommended items that an example shows."""
 
 
 def compare(
     folder: RunFolder,
     run: RunSettings,
-    part: Literal["valid", "test"] = "test",
+    *,
+    part: ScoredPart = "test",
     examples: int = 5,
     force: bool = False,
     protocol: Protocol | None = None,
@@ -63,7 +59,9 @@ def compare(
     for recommender in recommenders.values():
         check_dataset(recommender, dataset)
     protocol = protocol or _common_protocol(folder, recommenders, part)
-    scored = {name: evaluate(folder.recommender(name), part, protocol, run, force).artifact for name in recommenders}
+    scored = {
+        name: evaluate(folder.recommender(name), part, protocol, run, force=force).artifact for name in recommenders
+    }
 
     def write(writer: ArtifactWriter) -> None:
         _write(writer, dataset, recommenders, scored, protocol, part, examples, run.seed)
@@ -84,7 +82,7 @@ def comparison_rows(artifact: Artifact) -> list[list[str]]:
     return terminal_cells(_read(artifact.path / COMPARISON))
 
 
-def example_texts(artifact: Artifact) -> list[str]:
+def examples_of(artifact: Artifact) -> list[str]:
     """The example users of a comparison, one text of several lines each."""
     return list(_read(artifact.path / COMPARISON)["examples"])
 
@@ -101,7 +99,7 @@ def _recommenders(folder: RunFolder) -> dict[str, Artifact]:
     return {name: open_artifact(folder.recommender(name), "recommender") for name in names}
 
 
-def _common_protocol(folder: RunFolder, recommenders: dict[str, Artifact], part: Literal["valid", "test"]) -> Protocol:
+def _common_protocol(folder: RunFolder, recommenders: dict[str, Artifact], part: ScoredPart) -> Protocol:
     """The rules of the evaluations that stand; recommenders that were not scored yet follow the others."""
     found: dict[str, Protocol] = {}
     for name in recommenders:
@@ -127,12 +125,13 @@ def _write(
     recommenders: dict[str, Artifact],
     scored: dict[str, Artifact],
     protocol: Protocol,
-    part: Literal["valid", "test"],
+    part: ScoredPart,
     num_examples: int,
     seed: int,
 ) -> None:
     dataset = Dataset.load(dataset_artifact.path)
-    rows, reference = _rows(recommenders, scored, protocol.primary, seed)
+    found = {name: _scored(recommenders[name], evaluation) for name, evaluation in scored.items()}
+    rows, reference = compared_rows(found, protocol.primary, seed)
     shown = next((row["name"] for row in rows if row["generative"]), rows[0]["name"])
     comparison: Json = {
         "title": "Comparison of recommenders",
@@ -145,10 +144,19 @@ def _write(
             "users": len(set(dataset.sequences.users)),
             "interactions": len(dataset.sequences.rows),
             "users scored": rows[0]["users"],
+            "examples scored": rows[0]["examples"],
         },
         "rows": rows,
         "examples_of": shown,
-        "examples": _examples(dataset, part, scored[shown], recommenders[shown], max(protocol.k), num_examples, seed),
+        "examples": example_texts(
+            dataset,
+            part,
+            found[shown].table,
+            _lists(scored[shown])[:, : max(protocol.k)],
+            _semantic_ids(recommenders[shown]),
+            num_examples,
+            seed,
+        ),
     }
     pictures = {
         "metrics.svg": metric_bars(rows, protocol.primary),
@@ -174,94 +182,22 @@ def _write(
     )
 
 
-def _rows(
-    recommenders: dict[str, Artifact], scored: dict[str, Artifact], primary: str, seed: int
-) -> tuple[list[Json], str]:
-    """Rows best first, and the reference: the best recommender without semantic IDs, else the best."""
-    found = {name: _read(artifact.path / METRICS) for name, artifact in scored.items()}
-    names = sorted(found, key=lambda name: (-found[name]["metrics"][primary], name))
-    reference = next((name for name in names if not found[name]["generative"]), names[0])
-    tables = {name: pl.read_parquet(scored[name].path / PER_USER) for name in names}
-    rows: list[Json] = []
-    for name in names:
-        metrics, summary = found[name], recommenders[name].summary
-        _check_same_users(tables, name, reference)
-        difference = paired_bootstrap(tables[name][primary].to_numpy(), tables[reference][primary].to_numpy(), seed)
-        rows.append(
-            {key: metrics[key] for key in ("kind", "generative", "users", "metrics", "figures", "slices")}
-            | {
-                "name": name,
-                "interval": metrics["intervals"][primary],
-                "difference": None if name == reference else vars(difference),
-                "cost": {
-                    "train_seconds": summary.get("train_seconds"),
-                    "users_per_second": scored[name].summary.get("users_per_second"),
-                    "parameters": summary.get("parameters"),
-                },
-            }
-        )
-    return rows, reference
+def _scored(recommender: Artifact, evaluation: Artifact) -> Scored:
+    cost = {
+        "train_seconds": recommender.summary.get("train_seconds"),
+        "users_per_second": evaluation.summary.get("users_per_second"),
+        "parameters": recommender.summary.get("parameters"),
+    }
+    return Scored(_read(evaluation.path / METRICS), pl.read_parquet(evaluation.path / PER_USER), cost)
 
 
-def _check_same_users(tables: dict[str, pl.DataFrame], name: str, reference: str) -> None:
-    who = ["example", Columns.USER, Columns.TARGET]
-    if not tables[name].select(who).equals(tables[reference].select(who)):
-        raise DataError(
-            f"'{name}' and '{reference}' were scored on different users",
-            expected="evaluations of the same users",
-            next="run the comparison with --force",
-        )
+def _lists(evaluation: Artifact) -> IntArray:
+    with np.load(evaluation.path / LISTS, allow_pickle=False) as file:
+        return file["rows"]
 
 
-def _examples(
-    dataset: Dataset,
-    part: Literal["valid", "test"],
-    scored: Artifact,
-    recommender: Artifact,
-    k: int,
-    num: int,
-    seed: int,
-) -> list[str]:
-    """Readable example users, drawn by seed among the scored ones; lists are cut to `k` places."""
-    table = pl.read_parquet(scored.path / PER_USER)
-    with np.load(scored.path / LISTS, allow_pickle=False) as file:
-        lists: IntArray = file["rows"][:, :k]
-    ids = SemanticIds.load(recommender.path) if (recommender.path / META).is_file() else None
-    drawn = np.sort(generator(seed, "example users").choice(len(table), size=min(num, len(table)), replace=False))
-    pairs = dataset.examples(part)
-    positions = table["example"].to_numpy()[drawn]
-    histories = dataset.sequences.before(pairs.users[positions], pairs.cuts[positions])
-    targets = dataset.sequences.targets(pairs.users[positions], pairs.cuts[positions])
-    return [
-        _example(
-            dataset, ids, str(table[Columns.USER][int(user)]), histories[number], lists[user], int(targets[number])
-        )
-        for number, user in enumerate(drawn)
-    ]
-
-
-def _example(
-    dataset: Dataset, ids: SemanticIds | None, user: str, history: IntArray, listed: IntArray, target: int
-) -> str:
-    """One user: the newest history items, the first recommendations, the held-out item."""
-
-    def named(row: int) -> str:
-        title = dataset.catalog.titles_of([row])[0]
-        return f"{title}  {ids.text(row)}" if ids is not None else title
-
-    listed = listed[listed >= 0]
-    place = np.flatnonzero(listed == target)
-    found = f"place {place[0] + 1}" if len(place) else f"not among the first {len(listed)}"
-    earlier = f" (newest {SHOWN_HISTORY} of {len(history)})" if len(history) > SHOWN_HISTORY else ""
-    lines = [f"User {user}", f"  history{earlier}, oldest first:"]
-    lines += [f"    · {named(int(row))}" for row in history[-SHOWN_HISTORY:]]
-    lines.append("  recommended:")
-    lines += [
-        f"  {'→' if row == target else ' '} {rank:2d}. {named(int(row))}"
-        for rank, row in enumerate(listed[:SHOWN_ITEMS], start=1)
-    ]
-    lines.append(f"  held out: {named(target)} ({found})")
-    return "\n".join(lines)
+def _semantic_ids(recommender: Artifact) -> SemanticIds | None:
+    return SemanticIds.load(recommender.path) if (recommender.path / META).is_file() else None
 
 
 def _read(path: Path) -> Json:
