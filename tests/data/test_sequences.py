@@ -36,6 +36,7 @@ def test_before_and_targets():
     users, cuts = np.array([0, 1, 0]), np.array([2, 1, 1])
     assert [items.tolist() for items in sequences.before(users, cuts)] == [[7, 8], [4], [7]]
     assert [items.tolist() for items in sequences.before(users, cuts, 1)] == [[8], [4], [7]]
+    assert sequences.owners.tolist() == [0, 0, 0, 1, 1]
     assert sequences.targets(users, cuts).tolist() == [9, 5, 8]
 
 

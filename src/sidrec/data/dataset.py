@@ -152,7 +152,7 @@ class Dataset:
         is_event[np.repeat(sequences.offsets[whole], num_seen[whole]) + positions_within(num_seen[whole])] = True
         user = np.full(len(sequences), -1, dtype=np.int64)
         user[lines] = owner
-        users = np.repeat(user, sequences.lengths)[is_event]
+        users = user[sequences.owners][is_event]
         order = np.argsort(users, kind="stable")
         offsets = np.concatenate([[0], np.cumsum(np.bincount(users, minlength=len(names)))]).astype(np.int64)
         return Histories(sequences.rows[is_event][order].astype(np.int32), offsets)

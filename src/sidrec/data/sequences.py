@@ -127,6 +127,11 @@ class Sequences:
         """int64[U], number of events of each user."""
         return np.diff(self.offsets)
 
+    @property
+    def owners(self) -> IntArray:
+        """int64[T], for each event the position of its user."""
+        return np.repeat(np.arange(len(self)), self.lengths)
+
     def before(self, users: IntArray, cuts: IntArray, max_items: int = 0) -> Histories:
         """Histories `sequence[max(0, cut - max_items):cut]` of pairs (user, cut), both int[P]."""
         starts, lengths = self.offsets[users], cuts.astype(np.int64)

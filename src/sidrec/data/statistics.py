@@ -24,8 +24,7 @@ def dataset_statistics(dataset: Dataset, drops: Sequence[Drop] = ()) -> Json:
     sequences = dataset.sequences
     lengths = sequences.lengths
     items, users = len(dataset.catalog), len(set(sequences.users))
-    line = np.repeat(np.arange(len(sequences)), lengths)
-    ties: Ties = count_ties(line, sequences.times)
+    ties: Ties = count_ties(sequences.owners, sequences.times)
     tested = np.zeros(len(sequences), dtype=bool)
     tested[dataset.split.test.users] = True
     return {
