@@ -21,3 +21,31 @@ def test_more_beams_need_no_training_and_are_printed(sidrec, run: Path) -> None:
     assert "search: 100 beams, normalize: level" in after.err
     assert (tiger / "artifact.json").read_bytes() == made
     assert "search: 100 beams" in sidrec("evaluate", tiger).err, "the last rules hold until others are given"
+
+
+def test_what_bears_on_trust_is_printed(sidrec, run: Path) -> None:
+    done = sidrec("evaluate", run / "recommenders" / "tiger")
+    for text in ("certified exact", "targets in their own history", "fewer than k different codes"):
+        assert text in done.out
+    assert done.out.split()[-2:] == ["examples", "24"]
+
+
+def test_lists_that_are_not_exact_say_how_to_make_them_so(sidrec, run: Path) -> None:
+    narrow = ("search.beams=1", "k=[1]", "primary=hit@1")
+    done = sidrec("evaluate", run / "recommenders" / "tiger", *narrow)
+    assert "exact=true" in done.err
+    share = float(next(line for line in done.out.splitlines() if "certified exact" in line).split()[-1])
+    assert share < 1
+    compared = sidrec("compare", run)
+    assert "exact=true" in compared.err
+    assert f"{100 * share:.1f}" in compared.out
+    exact = sidrec("compare", run, "exact=true")
+    assert exact.code == 0, exact.err
+    assert "exact=true" not in exact.err
+    assert "k = 1 ·" in exact.err, "settings are laid over the rules that stand"
+    assert "certified exact" in exact.err
+    assert "1 beams, level" in exact.out
+
+
+def test_run_prints_the_rules_too(sidrec, run: Path) -> None:
+    assert sidrec("run", "popularity", "--run", run).err.count("history: all earlier events") == 1

@@ -26,25 +26,25 @@ def compare(
 ) -> None:
     """Print the table of all recommenders and some users' lists; write both as Markdown and HTML with plots.
 
-    Settings are fields of the protocol, as in 'sidrec evaluate'; without any, the rules of the evaluations hold.
+    The rules of the evaluations hold; settings are fields of the protocol, as in 'sidrec evaluate', laid over them.
     """
     with run_settings(seed, device, threads) as settings_of_run:
-        from sidrec.config import parse, with_overrides
-        from sidrec.evaluation.protocol import Protocol
+        from sidrec.stages.compare import common_protocol, comparison_remarks, comparison_rows, examples_of
         from sidrec.stages.compare import compare as stage
-        from sidrec.stages.compare import comparison_rows, examples_of
         from sidrec.stages.layout import RunFolder
 
-        fields = with_overrides({}, settings or [])
-        protocol = parse(Protocol, fields, where="settings of the command line") if settings else None
-        result = stage(
-            RunFolder(run), settings_of_run, part=split.value, examples=examples, force=force, protocol=protocol
-        )
+        folder, part = RunFolder(run), split.value
+        protocol = common_protocol(folder, part, settings or [])
+        result = stage(folder, settings_of_run, part=part, examples=examples, force=force, protocol=protocol)
         columns, *rows = comparison_rows(result.artifact)
     if as_json:
         print_json(stage_json("compare", result) | {"rows": [dict(zip(columns, row, strict=True)) for row in rows]})
         return
+    rules, *remarks = comparison_remarks(result.artifact)
+    note(rules)
     print_table(columns, rows)
+    for remark in remarks:
+        note(remark)
     print_lines(examples_of(result.artifact))
     print_stage("compare", result)
     note(f"page: {result.artifact.path / 'comparison.html'}")

@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from sidrec.cli.options import Device, Force, Json, Seed, Settings, Threads
-from sidrec.cli.output import metric_rows, note, print_json, print_stage, print_table, stage_json
+from sidrec.cli.output import print_evaluation, print_json, print_stage, stage_json
 from sidrec.cli.session import run_settings
 
 __all__ = ["Part", "add_to", "evaluate"]
@@ -42,8 +42,7 @@ def evaluate(
     if as_json:
         print_json(stage_json("evaluate", result))
         return
-    note(str(result.artifact.summary["protocol"]))
-    print_table(("metric", "value"), metric_rows(result.artifact.summary))
+    print_evaluation(result.artifact.summary)
     print_stage("evaluate", result)
 
 

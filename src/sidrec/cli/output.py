@@ -16,6 +16,7 @@ __all__ = [
     "metric_rows",
     "note",
     "print_answers",
+    "print_evaluation",
     "print_inspection",
     "print_json",
     "print_lines",
@@ -24,6 +25,13 @@ __all__ = [
     "stage_json",
 ]
 
+SHARES = {
+    "certified": "certified exact (share of lists)",
+    "seen_targets": "targets in their own history (share)",
+    "open_ties": "lists with a tie across the last place (share)",
+    "sid_short": "lists with fewer than k different codes (share)",
+}
+"""Figures of an evaluation's summary that say how far the metrics can be trusted, in words."""
 NUMERIC = frozenset("0123456789.,+-–%±[]() s")
 
 
@@ -79,24 +87,41 @@ def print_lines(texts: Iterable[str]) -> None:
 
 
 def metric_rows(summary: Mapping[str, Any]) -> list[tuple[str, str]]:
-    """(name, value) of the metrics in the summary of an evaluation.
+    """(name, value) of the metrics in the summary of an evaluation, then how far they can be trusted.
 
-    >>> metric_rows({"ndcg@10": 0.12345, "users": 5})
-    [('ndcg@10', '0.1235')]
+    >>> metric_rows({"ndcg@10": 0.12345, "certified": 0.5, "users": 5, "seconds": 1.5})
+    [('ndcg@10', '0.1235'), ('certified exact (share of lists)', '0.5000'), ('users', '5')]
     """
-    return [(name, f"{value:.4f}") for name, value in summary.items() if "@" in name]
+    rows = [(name, f"{value:.4f}") for name, value in summary.items() if "@" in name]
+    rows += [(text, f"{summary[name]:.4f}") for name, text in SHARES.items() if name in summary]
+    return rows + [(name, f"{summary[name]:d}") for name in ("users", "examples") if name in summary]
+
+
+def print_evaluation(summary: Mapping[str, Any]) -> None:
+    """Metrics on stdout; on stderr the rules by which they were made, and how to make lists exact."""
+    from sidrec.evaluation.report import exact_note
+
+    note(str(summary["protocol"]))
+    print_table(("metric", "value"), metric_rows(summary))
+    if summary["certified"] < 1:
+        note(exact_note(summary["certified"]))
 
 
 def print_answers(answers: Sequence["RecommendedList"]) -> None:
     """Lists of recommended items on stdout, one table a user."""
     for number, answer in enumerate(answers, start=1):
         has_codes = any(item.semantic_id for item in answer)
-        columns = ("rank", "item", "title", *(["semantic ID"] if has_codes else []), "score")
+        codes = ["semantic ID"] if has_codes else []
+        columns = ("rank", "item", "title", *codes, "score")
         rows = [
-            (str(rank), item.item, item.title, *([item.semantic_id] if has_codes else []), f"{item.score:.4f}")
+            (str(rank), item.item, item.title, *([item.semantic_id] if codes else []), f"{item.score:.4f}")
             for rank, item in enumerate(answer, start=1)
         ]
-        certified = "certified: the true top of the catalogue" if answer.exact else "not certified; --exact searches on"
+        certified = (
+            "certified: the true top of the catalogue"
+            if answer.exact
+            else "not certified; --exact widens the search until it is"
+        )
         title = f"user {number}: {certified}" if len(answers) > 1 else certified
         print_table(columns, rows, title=title)
 

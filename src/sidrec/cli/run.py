@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 from sidrec.cli.options import Device, Force, Json, Name, RunPath, Seed, Settings, Threads
-from sidrec.cli.output import metric_rows, note, print_json, print_stage, print_table, stage_json
+from sidrec.cli.output import note, print_evaluation, print_json, print_stage, stage_json
 from sidrec.cli.session import run_settings
 
 __all__ = ["add_to", "run"]
@@ -36,11 +36,13 @@ def run(
 
         extra = {"data": {"reader": {"kind": reader}}} if reader else {}
         checked = load_recipe(recipe, settings or [], extra)
-        steps = run_recipe(RunFolder(run), checked, settings_of_run, name, path, force, announce)
+        steps = run_recipe(
+            RunFolder(run), checked, settings_of_run, name=name, force=force, source=path, announce=announce
+        )
     if as_json:
         print_json({"stages": [stage_json(step.stage, step.result) for step in steps]})
         return
-    print_table(("metric", "value"), metric_rows(steps[-1].result.artifact.summary))
+    print_evaluation(steps[-1].result.artifact.summary)
 
 
 def add_to(app: typer.Typer) -> None:

@@ -15,7 +15,17 @@ from typing import Any
 from sidrec.evaluation.significance import Interval
 from sidrec.types import Json
 
-__all__ = ["as_html", "as_markdown", "cells", "part_note", "slice_cells", "slice_names", "terminal_cells"]
+__all__ = [
+    "as_html",
+    "as_markdown",
+    "cells",
+    "exact_note",
+    "part_note",
+    "remarks",
+    "slice_cells",
+    "slice_names",
+    "terminal_cells",
+]
 
 NOTES = {
     "test": "These are test figures: no checkpoint or setting was chosen on these targets.",
@@ -27,6 +37,16 @@ NOTES = {
 def part_note(part: str) -> str:
     """What the reader must know about the part that was scored."""
     return NOTES[part]
+
+
+def exact_note(certified: float) -> str:
+    """How to make the lists exact that are not, and what it costs."""
+    return (
+        f"{100 * certified:.1f} % of the lists are certified to be the true top of the whole catalogue. To make all "
+        "exact, add the setting exact=true (evaluate, compare) or the option --exact (recommend): the search is "
+        "repeated with ever more beams for the users that lack the certificate, which needs no training and takes "
+        "several times as long. More beams from the start: search.beams=100."
+    )
 
 
 def cells(comparison: Json) -> list[dict[str, str]]:
@@ -64,6 +84,7 @@ def _cells(row: Json, comparison: Json) -> dict[str, str]:
         f"novelty@{k} (bits)": _number(row["figures"].get(f"novelty@{k}"), ".2f"),
         f"invalid@{k} (%)": _percent(row["figures"].get(f"invalid@{k}")),
         f"duplicate@{k} (%)": _percent(row["figures"].get(f"duplicate@{k}")),
+        "search": _search(row["search"]),
         "certified (%)": _percent(row["figures"].get("certified")),
         "train (s)": _number(cost["train_seconds"], ",.1f"),
         "users/s": _number(cost["users_per_second"], ",.0f"),
@@ -85,6 +106,10 @@ def slice_cells(comparison: Json) -> list[dict[str, str]]:
 def slice_names(rows: Sequence[Json]) -> list[str]:
     """Names of the slices, in the order in which they were written."""
     return list(rows[0]["slices"]) if rows else []
+
+
+def _search(search: Json | None) -> str:
+    return "every item" if search is None else f"{search['beams']} beams, {search['normalize']}"
 
 
 def _difference(difference: Json | None) -> str:
@@ -110,8 +135,15 @@ def _legend(comparison: Json) -> str:
     return (
         f"Ordered by {comparison['primary']}. * the paired bootstrap interval of the difference to "
         f"{comparison['reference']} excludes 0. SID-level: any item with the target's codes counts. Certified: share "
-        "of users whose list is known to be the true top of the whole catalogue. Invalid: places without an item."
+        "of lists known to be the true top of the whole catalogue, under the search beside it (beams, and over what "
+        "log-probabilities are normalised). Invalid: places without an item."
     )
+
+
+def remarks(comparison: Json) -> list[str]:
+    """What to know about a comparison: a remark where not every list is exact."""
+    shares = [row["figures"]["certified"] for row in comparison["rows"]]
+    return [f"Under the least exact search, {exact_note(min(shares))}"] if min(shares) < 1 else []
 
 
 def as_markdown(comparison: Json) -> str:
@@ -123,6 +155,7 @@ def as_markdown(comparison: Json) -> str:
         part_note(comparison["part"]),
         _markdown_table(cells(comparison)),
         _legend(comparison),
+        *remarks(comparison),
         f"## {comparison['primary']} by group of users",
         _markdown_table(slice_cells(comparison)),
     ]
@@ -174,6 +207,7 @@ def as_html(comparison: Json, pictures: dict[str, str]) -> str:
         f"<p>{html.escape(part_note(comparison['part']))}</p>",
         _html_table(cells(comparison)),
         f'<p class="legend">{html.escape(_legend(comparison))}</p>',
+        *(f'<p class="legend">{html.escape(text)}</p>' for text in remarks(comparison)),
         *(_picture(text, svg) for text, svg in pictures.items()),
         f"<h2>{html.escape(comparison['primary'])} by group of users</h2>",
         _html_table(slice_cells(comparison)),

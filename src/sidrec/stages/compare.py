@@ -5,25 +5,26 @@ scored again. The examples are drawn by seed, never picked.
 """
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 import polars as pl
 
 from sidrec.artifact import MANIFEST, Artifact, ArtifactWriter, open_artifact
-from sidrec.config import RunSettings, parse
+from sidrec.config import RunSettings, parse, with_overrides
 from sidrec.data.dataset import Dataset
 from sidrec.errors import ArtifactError, ConfigError
 from sidrec.evaluation.comparison import Scored, compared_rows, example_texts
 from sidrec.evaluation.plots import cost_plot, metric_bars, slice_plot
 from sidrec.evaluation.protocol import Protocol, ScoredPart
-from sidrec.evaluation.report import as_html, as_markdown, slice_names, terminal_cells
+from sidrec.evaluation.report import as_html, as_markdown, remarks, slice_names, terminal_cells
 from sidrec.stages.evaluate import LISTS, METRICS, PER_USER, check_dataset, evaluate
 from sidrec.stages.layout import RunFolder, StageResult, make_artifact
 from sidrec.tokenizers.semantic_ids import META, SemanticIds
 from sidrec.types import IntArray, Json
 
-__all__ = ["compare", "comparison_rows", "examples_of"]
+__all__ = ["common_protocol", "compare", "comparison_remarks", "comparison_rows", "examples_of"]
 
 COMPARISON = "comparison.json"
 
@@ -58,7 +59,7 @@ def compare(
     recommenders = _recommenders(folder)
     for recommender in recommenders.values():
         check_dataset(recommender, dataset)
-    protocol = protocol or _common_protocol(folder, recommenders, part)
+    protocol = protocol or common_protocol(folder, part)
     scored = {
         name: evaluate(folder.recommender(name), part, protocol, run, force=force).artifact for name in recommenders
     }
@@ -82,6 +83,12 @@ def comparison_rows(artifact: Artifact) -> list[list[str]]:
     return terminal_cells(_read(artifact.path / COMPARISON))
 
 
+def comparison_remarks(artifact: Artifact) -> list[str]:
+    """The rules of a comparison, and what to know about its figures."""
+    comparison = _read(artifact.path / COMPARISON)
+    return [comparison["protocol"], *remarks(comparison)]
+
+
 def examples_of(artifact: Artifact) -> list[str]:
     """The example users of a comparison, one text of several lines each."""
     return list(_read(artifact.path / COMPARISON)["examples"])
@@ -99,24 +106,35 @@ def _recommenders(folder: RunFolder) -> dict[str, Artifact]:
     return {name: open_artifact(folder.recommender(name), "recommender") for name in names}
 
 
-def _common_protocol(folder: RunFolder, recommenders: dict[str, Artifact], part: ScoredPart) -> Protocol:
-    """The rules of the evaluations that stand; recommenders that were not scored yet follow the others."""
+def common_protocol(folder: RunFolder, part: ScoredPart, settings: Sequence[str] = ()) -> Protocol:
+    """The rules for comparing: those of the evaluations that stand, with settings laid over them.
+
+    Recommenders that were not scored yet follow the others. Where there are no evaluations, the defaults
+    are the ground.
+
+    Args:
+        folder: the run.
+        part: which targets are scored.
+        settings: `key=value`; the same rules for all recommenders.
+
+    Raises:
+        ConfigError: the evaluations that stand follow different rules and no setting was given; wrong settings.
+    """
     found: dict[str, Protocol] = {}
-    for name in recommenders:
+    for name in _recommenders(folder):
         path = folder.evaluation(name, part)
         if (path / MANIFEST).is_file():
             found[name] = parse(Protocol, open_artifact(path, "evaluation").config["protocol"], where=str(path))
-    if not found:
-        return Protocol()
-    first = next(iter(found))
+    first = next(iter(found), "")
     others = [name for name in found if found[name] != found[first]]
-    if others:
+    if others and not settings:
         raise ConfigError(
             f"evaluation: '{first}' and '{others[0]}' were scored by different rules: "
             f"{found[first].describe()} | {found[others[0]].describe()}",
             next=f"say which rules hold for all: sidrec compare {folder.path} primary={found[first].primary}",
         )
-    return found[first]
+    ground = found[first].model_dump(mode="json") if found and not others else {}
+    return parse(Protocol, with_overrides(ground, settings), where="settings of the comparison")
 
 
 def _write(
