@@ -1,6 +1,9 @@
 """Recommendations on the command line and for files of users."""
 
+import gzip
 import json
+import os
+import threading
 from pathlib import Path
 
 import pytest
@@ -53,10 +56,41 @@ def test_files_of_users_answer_line_by_line_like_the_command_line(sidrec, tiger:
     assert "2 users" in done.err
 
 
+def test_files_may_be_zipped_and_end_in_blank_lines(sidrec, tiger: Path, tmp_path: Path) -> None:
+    content = '{"history": ["1", "2"]}\n\n{"history": ["3"]}\n\n'
+    plain, zipped = tmp_path / "users.jsonl", tmp_path / "users.jsonl.gz"
+    plain.write_text(content)
+    zipped.write_bytes(gzip.compress(content.encode()))
+    done = sidrec("recommend", tiger, "--histories", plain, "-k", "3")
+    assert done.code == 0, done.err
+    assert len(done.out.splitlines()) == 2
+    assert sidrec("recommend", tiger, "--histories", zipped, "-k", "3").out == done.out
+
+
+def test_a_pipe_is_read_once(sidrec, tiger: Path, tmp_path: Path) -> None:
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    writer = threading.Thread(target=pipe.write_text, args=('{"history": ["1"]}\n',), daemon=True)
+    writer.start()
+    done = sidrec("recommend", tiger, "--histories", pipe, "-k", "2")
+    writer.join(timeout=5)
+    assert len(json.loads(done.out)["items"]) == 2
+
+
+@pytest.mark.parametrize("narrow", [True, False])
+def test_the_certificate_is_shown(sidrec, tiger: Path, narrow: bool) -> None:
+    done = sidrec("recommend", tiger, "--history", "1,2,3", "-k", "2", *([] if narrow else ["--exact"]))
+    (answer,) = sidrec(
+        "recommend", tiger, "--history", "1,2,3", "-k", "2", "--json", *([] if narrow else ["--exact"])
+    ).json
+    assert ("certified: the true top" in done.out) is answer["exact"]
+    assert answer["exact"] or narrow
+
+
 @pytest.mark.parametrize(
     ("content", "words"),
     [
-        ('{"history": ["1"]}\nnot json\n', ["line 2", "not JSON"]),
+        ('{"history": ["1"]}\nnot json\n', ["line 2", "not valid JSON"]),
         ('{"items": ["1"]}\n', ["line 1", "history"]),
         ('{"history": ["1"]}\n{"history": ["1", "nope"]}\n', ["line 2", "'nope'", "catalogue"]),
         ('{"history": [1]}\n', ["line 1", "list of item ids"]),

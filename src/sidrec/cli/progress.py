@@ -1,5 +1,6 @@
-"""Progress on stderr: bars on a terminal, a plain line now and then elsewhere; nothing under two seconds."""
+"""Progress on stderr: bars on a terminal, a plain line after two seconds and now and then elsewhere."""
 
+import threading
 import time
 from collections.abc import Generator, Iterator
 from contextlib import contextmanager
@@ -59,31 +60,42 @@ class Bars:
 class Lines:
     """Plain lines for logs: `train: 120 of 400, 31 s, about 72 s left`.
 
+    They come by the clock, so that a step of many minutes is seen to be alive.
+
     Args:
         stream: where they go.
-        interval: seconds between two lines of one piece of work.
+        patience: seconds before the first line of a piece of work.
+        interval: seconds between its later lines.
     """
 
-    def __init__(self, stream: TextIO, interval: float = INTERVAL) -> None:
-        self._stream, self._interval = stream, interval
+    def __init__(self, stream: TextIO, patience: float = PATIENCE, interval: float = INTERVAL) -> None:
+        self._stream, self._patience, self._interval = stream, patience, interval
 
     @contextmanager
     def __call__(self, task: str, total: float | None) -> Generator[Advance]:
         """Open one piece of work."""
-        start = shown = time.monotonic()
-        done = 0.0
+        start = time.monotonic()
+        done, remark, ended = 0.0, "", threading.Event()
 
         def advance(steps: float = 1, note: str = "") -> None:
-            nonlocal done, shown
-            done += steps
-            now = time.monotonic()
-            if now - shown >= self._interval:
-                shown = now
-                line = progress_line(task, done, total, now - start)
-                self._stream.write(line + (f", {note}" if note else "") + "\n")
-                self._stream.flush()
+            nonlocal done, remark
+            done, remark = done + steps, note or remark
 
-        yield advance
+        def tell() -> None:
+            pause = self._patience
+            while not ended.wait(pause):
+                line = progress_line(task, done, total, time.monotonic() - start)
+                self._stream.write(line + (f", {remark}" if remark else "") + "\n")
+                self._stream.flush()
+                pause = self._interval
+
+        teller = threading.Thread(target=tell, name=f"progress of {task}", daemon=True)
+        teller.start()
+        try:
+            yield advance
+        finally:
+            ended.set()
+            teller.join()
 
 
 def progress_line(task: str, done: float, total: float | None, seconds: float) -> str:
@@ -91,19 +103,20 @@ def progress_line(task: str, done: float, total: float | None, seconds: float) -
 
     >>> progress_line("train", 100, 400, 30.0)
     'train: 100 of 400, 30 s, about 90 s left'
+    >>> progress_line("read", 0, None, 4.0)
+    'read: 4 s'
     """
-    text = f"{task}: {done:,.0f}"
-    if total is None or done <= 0:
-        return f"{text}, {seconds:.0f} s"
-    left = seconds * max(total - done, 0) / done
-    return f"{text} of {total:,.0f}, {seconds:.0f} s, about {left:.0f} s left"
+    if total is None:
+        return f"{task}: {done:,.0f}, {seconds:.0f} s" if done else f"{task}: {seconds:.0f} s"
+    text = f"{task}: {done:,.0f} of {total:,.0f}, {seconds:.0f} s"
+    return f"{text}, about {seconds * max(total - done, 0) / done:.0f} s left" if done > 0 else text
 
 
 @contextmanager
 def open_progress(stream: TextIO) -> Generator[ProgressProtocol]:
     """The display that fits the stream, closed and wiped at the end."""
     if not stream.isatty():
-        yield Lines(stream)
+        yield Lines(stream, PATIENCE, INTERVAL)
         return
     columns = (
         TextColumn("{task.description}"),

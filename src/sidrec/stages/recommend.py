@@ -2,10 +2,12 @@
 
 import json
 from collections.abc import Iterator, Sequence
+from itertools import islice
 from pathlib import Path
 from typing import Any, TextIO
 
 from sidrec.config import RunSettings
+from sidrec.data.files import json_lines, open_text
 from sidrec.errors import DataError
 from sidrec.recommenders.base import Recommender
 from sidrec.recommenders.recommended import RecommendedList
@@ -57,60 +59,48 @@ def recommend_file(
 ) -> int:
     """Lists for a JSONL file of users, written as JSONL; returns the number of users.
 
-    Each line of the source is `{"history": [id, …]}`; its other keys (a user id, say) are copied to
-    the answer's line, which adds `items` and `exact`.
+    Each line of the source (gzip'd or not, blank ones aside) is `{"history": [id, …]}`; its other keys
+    (a user id, say) are copied to the answer's line, which adds `items` and `exact`.
 
     Raises:
-        DataError: a line is not such an object, or names an unknown item.
+        DataError: a line is not such an object, or names an unknown item; or there is no line.
     """
     recommender = Recommender.load(path)
     done = 0
-    with run.progress("recommend", None) as advance:
+    with run.progress("answer users", _num_lines(source)) as advance:
         for users in _batches(source):
-            histories = [user["history"] for user in users]
-            _check_known(recommender, histories, source, done)
-            answers = recommend(recommender, histories, run, k=k, exact=exact, exclude_seen=exclude_seen)
-            for user, answer in zip(users, answers, strict=True):
+            known = [_known(recommender, user, where) for where, user in users]
+            answers = recommend(recommender, known, run, k=k, exact=exact, exclude_seen=exclude_seen)
+            for (_, user), answer in zip(users, answers, strict=True):
                 target.write(json.dumps(user | answer.as_json(), ensure_ascii=False) + "\n")
             done += len(users)
             advance(len(users))
     return done
 
 
-def _batches(source: Path) -> Iterator[list[Json]]:
-    batch: list[Json] = []
-    try:
-        with source.open(encoding="utf-8") as lines:
-            for number, line in enumerate(lines, start=1):
-                batch.append(_user(line, f"{source}, line {number}"))
-                if len(batch) == BATCH:
-                    yield batch
-                    batch = []
-    except (FileNotFoundError, IsADirectoryError, UnicodeDecodeError) as error:
-        raise DataError("the file of histories cannot be read", where=str(source), expected="JSON lines") from error
-    if batch:
+def _num_lines(source: Path) -> int | None:
+    """Lines that are not blank; None for a pipe, which can be read only once."""
+    if source.exists() and not source.is_file():
+        return None
+    with open_text(source) as lines:
+        return sum(1 for line in lines if line.strip())
+
+
+def _batches(source: Path) -> Iterator[list[tuple[str, Json]]]:
+    """(place in the file, user), some at once."""
+    users = ((f"{source}, line {number}", user) for number, user in json_lines(source))
+    while batch := list(islice(users, BATCH)):
         yield batch
 
 
-def _user(line: str, where: str) -> Json:
-    expected = '{"history": ["first item id", "second item id"]}'
-    try:
-        user: Any = json.loads(line)
-    except ValueError as error:
-        raise DataError("the line is not JSON", where=where, expected=expected) from error
-    history = user.get("history") if isinstance(user, dict) else None
+def _known(recommender: Recommender, user: Json, where: str) -> list[str]:
+    """The user's history; the error says which line is wrong, which the batch as a whole could not."""
+    history: Any = user.get("history")
     if not isinstance(history, list) or not all(isinstance(item, str) for item in history):
-        raise DataError("the line has no list of item ids called 'history'", where=where, expected=expected)
-    return user
-
-
-def _check_known(recommender: Recommender, histories: list[list[str]], source: Path, done: int) -> None:
-    """Raise `DataError` with the line that names an unknown item (the batch as a whole would not say)."""
-    for offset, items in enumerate(histories, start=1):
-        unknown = [item for item in items if not recommender.catalog.knows(item)]
-        if unknown:
-            raise DataError(
-                f"the item '{unknown[0]}' is not in the recommender's catalogue",
-                where=f"{source}, line {done + offset}",
-                expected="ids such as " + ", ".join(f"'{item}'" for item in recommender.catalog.ids[:3]),
-            )
+        raise DataError(
+            "the line has no list of item ids called 'history'",
+            where=where,
+            expected='{"history": ["first item id", "second item id"]}',
+        )
+    recommender.catalog.rows(history, where=where)
+    return history
