@@ -5,7 +5,8 @@ from typing import Annotated, Literal
 import pytest
 from pydantic import Field, SerializeAsAny
 
-from sidrec.config import Config, load_yaml, merge, parse, slot, with_overrides
+from sidrec.config import Config, build, kind_of, load_yaml, merge, parse, slot, with_overrides
+from sidrec.data.split import LeaveOneOut, TimeRatio
 from sidrec.errors import ConfigError
 
 
@@ -80,9 +81,42 @@ def test_overrides_reach_any_depth_and_replace_a_slot_whose_kind_changes() -> No
     assert data["training"] == {"max_steps": 1}, "the input must not change"
 
 
+@pytest.mark.parametrize("order", [1, -1])
+def test_what_names_a_part_comes_first_whatever_the_order(order: int) -> None:
+    overrides = ["embeddings.kind=text", "embeddings.model=/m", "tokenizer=rqvae", "tokenizer.epochs=5"]
+    changed = with_overrides({"embeddings": "tfidf", "tokenizer": {"kind": "auto", "levels": 2}}, overrides[::order])
+    assert changed == {"embeddings": {"kind": "text", "model": "/m"}, "tokenizer": {"kind": "rqvae", "epochs": 5}}
+
+
+def test_a_part_named_by_its_kind_alone_takes_settings_at_any_depth() -> None:
+    data = {"data": {"reader": "letter"}, "tokenizer": {"kind": "rqvae", "collisions": "sinkhorn_reassign"}}
+    changed = with_overrides(data, ["data.reader.index_file=none", "tokenizer.collisions.rounds=3"])
+    assert changed["data"] == {"reader": {"kind": "letter", "index_file": "none"}}
+    assert changed["tokenizer"]["collisions"] == {"kind": "sinkhorn_reassign", "rounds": 3}
+
+
+@pytest.mark.parametrize("kind", ["os.path:join", "sidrec.config:Config", "sidrec.config:Part", ":X", "..a:B", "os:"])
+def test_what_is_no_part_is_refused(kind: str) -> None:
+    with pytest.raises(ConfigError, match=r"split: (split '.*' is no class derived|cannot import split)"):
+        parse(Outer, {"split": kind})
+
+
+def test_a_key_that_stands_twice_is_reported() -> None:
+    with pytest.raises(ConfigError, match=r"the key 'b' stands twice[\s\S]*line 3"):
+        load_yaml("a:\n  b: 1\n  b: 2\n")
+
+
+def test_build_makes_the_part_and_a_part_takes_no_other_config() -> None:
+    part = build("split", LeaveOneOut.Config())
+    assert isinstance(part, LeaveOneOut)
+    assert kind_of(part.config) == "leave-one-out"
+    with pytest.raises(TypeError, match=r"LeaveOneOut takes its own Config, not TimeRatio\.Config"):
+        LeaveOneOut(TimeRatio.Config())
+
+
 @pytest.mark.parametrize("text", ["training.max_steps", "=3"])
 def test_malformed_overrides_are_named(text: str) -> None:
-    with pytest.raises(ConfigError, match="is not of the form key.path=value"):
+    with pytest.raises(ConfigError, match=r"is not of the form key.path=value"):
         with_overrides({}, [text])
 
 

@@ -19,7 +19,19 @@ from sidrec.errors import ConfigError, nearest
 from sidrec.progress import Progress, Silent
 from sidrec.registry import load_class
 
-__all__ = ["Config", "Part", "RunSettings", "load_yaml", "merge", "parse", "slot", "with_overrides"]
+__all__ = [
+    "Config",
+    "Part",
+    "RunSettings",
+    "build",
+    "kind_of",
+    "load_yaml",
+    "merge",
+    "parse",
+    "part_class",
+    "slot",
+    "with_overrides",
+]
 
 ConfigT = TypeVar("ConfigT", bound="Config")
 
@@ -44,6 +56,8 @@ class Part:
     def __init__(self, config: BaseModel | None = None, /, **fields: Any) -> None:
         if config is not None and fields:
             raise TypeError("pass a Config or fields, not both")
+        if config is not None and not isinstance(config, type(self).Config):
+            raise TypeError(f"{type(self).__name__} takes its own Config, not {type(config).__qualname__}")
         self.config: Any = parse(type(self).Config, fields) if config is None else config
 
 
@@ -53,10 +67,11 @@ class RunSettings:
 
     seed: int = 0
     device: str = "auto"
-    """`auto` takes the first accelerator, else the CPU."""
+    """`auto` takes CUDA if there is any, else the CPU."""
     progress: Progress = field(default_factory=Silent)
     scratch: Path | None = None
-    """Folder for files that let a killed run resume; None keeps nothing."""
+    """Folder for files that let a killed run resume, left to its owner. With None a stage uses one inside the run and
+    removes it after success; outside of stages nothing is kept."""
 
     def torch_device(self) -> str:
         """The device name to use, with `auto` resolved.
@@ -85,14 +100,13 @@ def slot(family: str) -> BeforeValidator:
     def choose(value: object) -> object:
         if isinstance(value, Config):
             return value
-        if isinstance(value, str):
-            value = {"kind": value}
+        value = _as_slot(value)
         if not isinstance(value, Mapping):
             raise ValueError(f"expected a mapping with 'kind' or the name of a {family}")
         if "kind" not in value:
             raise ValueError(f"'kind' is missing: which {family}?")
         try:
-            part = load_class(family, str(value["kind"]))
+            part = part_class(family, str(value["kind"]))
         except ConfigError as error:
             raise ValueError(str(error)) from error
         try:
@@ -101,6 +115,32 @@ def slot(family: str) -> BeforeValidator:
             raise _SlotError(part.Config, error) from error
 
     return BeforeValidator(choose)
+
+
+def part_class(family: str, kind: str) -> type[Part]:
+    """The class that `kind` names in a family.
+
+    Raises:
+        ConfigError: the kind is not known, cannot be imported, or is nothing that a recipe can name.
+    """
+    found = load_class(family, kind)
+    if not (isinstance(found, type) and issubclass(found, Part) and hasattr(found, "Config")):
+        raise ConfigError(f"{family} '{kind}' is no class derived from Part with a Config of its own")
+    return found
+
+
+def kind_of(config: BaseModel) -> str:
+    """The kind that a slot's configuration names."""
+    return str(vars(config)["kind"])
+
+
+def build(family: str, config: BaseModel) -> Any:
+    """The part of a family that a slot's configuration describes.
+
+    Raises:
+        ConfigError: its kind is not known.
+    """
+    return part_class(family, kind_of(config))(config)
 
 
 def parse(cls: type[ConfigT], data: Mapping[str, Any], where: str = "") -> ConfigT:
@@ -153,7 +193,19 @@ def _fields(cls: type[BaseModel], path: tuple[str, ...]) -> list[str]:
 
 
 class _Yaml12Loader(yaml.SafeLoader):
-    """Safe loader with YAML 1.2 booleans (`no` stays text) and floats such as `1e-4`."""
+    """Safe loader with YAML 1.2 booleans (`no` stays text) and floats such as `1e-4`; no key stands twice."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        seen: set[str] = set()
+        for key, _ in node.value:
+            if not isinstance(key, yaml.ScalarNode):
+                continue
+            if key.value in seen:
+                raise yaml.constructor.ConstructorError(
+                    None, None, f"the key '{key.value}' stands twice", key.start_mark
+                )
+            seen.add(key.value)
+        return super().construct_mapping(node, deep=deep)
 
 
 _Yaml12Loader.yaml_implicit_resolvers = {
@@ -188,17 +240,30 @@ def load_yaml(text: str, where: str = "") -> Any:
 def merge(base: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
     """`base` with `changes` laid over it; a slot whose `kind` changes is replaced whole.
 
+    A slot may be written as its kind alone on either side.
+
     >>> merge({"a": {"kind": "x", "n": 1}, "b": 2}, {"a": {"n": 3}})
     {'a': {'kind': 'x', 'n': 3}, 'b': 2}
+    >>> merge({"a": "x"}, {"a": {"n": 3}}), merge({"a": {"kind": "x", "n": 3}}, {"a": "y"})
+    ({'a': {'kind': 'x', 'n': 3}}, {'a': {'kind': 'y'}})
     """
     out = dict(base)
     for key, value in changes.items():
         old = out.get(key)
+        if isinstance(value, Mapping):
+            old = _as_slot(old)
+        elif isinstance(old, Mapping) and "kind" in old:
+            value = _as_slot(value)
         if isinstance(old, Mapping) and isinstance(value, Mapping) and _same_kind(old, value):
             out[key] = merge(old, value)
         else:
             out[key] = value
     return out
+
+
+def _as_slot(value: object) -> object:
+    """`rqvae` stands for `{kind: rqvae}`."""
+    return {"kind": value} if isinstance(value, str) else value
 
 
 def _same_kind(old: Mapping[str, Any], change: Mapping[str, Any]) -> bool:
@@ -208,20 +273,28 @@ def _same_kind(old: Mapping[str, Any], change: Mapping[str, Any]) -> bool:
 def with_overrides(data: Mapping[str, Any], overrides: Iterable[str]) -> dict[str, Any]:
     """`data` with `key.path=value` settings applied; values are read as YAML.
 
+    What names a part is applied before the settings of the part, whatever the order of the command line.
+
     >>> with_overrides({"training": {"lr": 1}}, ["training.max_steps=20"])
     {'training': {'lr': 1, 'max_steps': 20}}
 
     Raises:
         ConfigError: an override has no `=` or no key.
     """
-    out = dict(data)
+    out, overrides = dict(data), list(overrides)
     bad = [text for text in overrides if "=" not in text or text.startswith("=")]
     if bad:
         raise ConfigError([f"'{text}' is not of the form key.path=value" for text in bad])
-    for text in overrides:
+    for text in sorted(overrides, key=_depth):
         path, _, value = text.partition("=")
         change: Any = load_yaml(value, where=text)
         for key in reversed(path.split(".")):
             change = {key: change}
         out = merge(out, change)
     return out
+
+
+def _depth(override: str) -> int:
+    """How deep a setting reaches; `tokenizer.kind` names the whole part, as `tokenizer` does."""
+    keys = override.partition("=")[0].split(".")
+    return len(keys) - (keys[-1] == "kind")

@@ -9,7 +9,7 @@ from typing import Any
 
 from sidrec.errors import ConfigError, nearest
 
-__all__ = ["REGISTRY", "family", "load_class"]
+__all__ = ["REGISTRY", "kinds_text", "load_class"]
 
 REGISTRY: dict[str, dict[str, str]] = {
     "reader": {
@@ -56,9 +56,14 @@ REGISTRY: dict[str, dict[str, str]] = {
 }
 
 
-def family(name: str) -> dict[str, str]:
-    """Kinds of one family and where their classes live."""
-    return REGISTRY[name]
+def kinds_text(family: str) -> str:
+    """The kinds of one family for people.
+
+    >>> kinds_text("embedder")
+    'tfidf, text or import'
+    """
+    *first, last = REGISTRY[family]
+    return f"{', '.join(first)} or {last}"
 
 
 def load_class(family_name: str, kind: str) -> Any:
@@ -74,7 +79,7 @@ def load_class(family_name: str, kind: str) -> Any:
         raise ConfigError(f"no {family_name} of kind '{kind}'; {nearest(kind, kinds)}")
     try:
         return getattr(importlib.import_module(module), attribute)
-    except (ImportError, AttributeError) as error:
+    except (ImportError, AttributeError, TypeError, ValueError) as error:
         if kind in kinds:
             raise
         raise ConfigError(f"cannot import {family_name} '{kind}': {error}") from error

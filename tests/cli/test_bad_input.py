@@ -129,6 +129,28 @@ def test_several_tokenizers_must_be_told_apart(sidrec, prepared: Path, small: li
     assert_clear(sidrec("train", "tiger", "--run", prepared, *small), 1, "one, two", "--tokenizer NAME")
 
 
+@pytest.mark.parametrize("name", ["../../victim", ".hidden", "a/b"])
+def test_names_stay_inside_the_run(sidrec, prepared: Path, name: str) -> None:
+    assert_clear(sidrec("train", "popularity", "--run", prepared, "--name", name), 2, f"'{name}' cannot be a name")
+
+
+def test_a_folder_that_is_no_artefact_is_never_replaced(sidrec, prepared: Path, toy: Path, tmp_path: Path) -> None:
+    data = tmp_path / "project" / "dataset"
+    data.mkdir(parents=True)
+    (data / "thesis.tex").write_text("mine")
+    done = sidrec("prepare", "--reader", "letter", "--path", toy, "--run", data.parent, "--force")
+    assert_clear(done, 1, "no artefact stands where a dataset is to be written", "--run")
+    assert (data / "thesis.tex").read_text() == "mine"
+
+
+def test_data_without_a_training_example(sidrec, tmp_path: Path) -> None:
+    file = tmp_path / "log.csv"
+    file.write_text("user_id,item_id,timestamp\nu,a,1\nv,b,2\n")
+    settings = ("user_core=0", "item_core=0")
+    done = sidrec("prepare", "--reader", "table", "--path", file, "--run", tmp_path / "run", *settings)
+    assert_clear(done, 1, "no training example", "next:")
+
+
 def test_a_full_disk_loses_nothing(sidrec, prepared: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert sidrec("run", "popularity", "--run", prepared).code == 0
     digest = open_artifact(prepared / "recommenders" / "popularity").digest

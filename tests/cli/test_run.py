@@ -81,12 +81,15 @@ def test_a_changed_setting_redoes_exactly_what_depends_on_it(
     assert {stage for stage, skipped in stages(done).items() if not skipped} == redone
 
 
-def test_another_seed_redoes_the_stages_and_force_does_too(sidrec, prepared: Path) -> None:
+def test_another_seed_redoes_the_stages_and_force_does_too(sidrec, prepared: Path, small: list[str]) -> None:
     command = ("run", "popularity", "--run", prepared, "--json")
     assert stages(sidrec(*command)) == {"train": False, "evaluate": False}
     assert stages(sidrec(*command, "--force")) == {"train": False, "evaluate": False}
     assert stages(sidrec(*command)) == {"train": True, "evaluate": True}
-    assert stages(sidrec(*command, "--seed", 1)) == {"train": False, "evaluate": False}
+    assert stages(sidrec(*command, "--seed", 1)) == {"train": True, "evaluate": False}, "counting draws nothing"
+    learnt = ("run", "sasrec", "--run", prepared, *small, "--json")
+    assert stages(sidrec(*learnt)) == {"train": False, "evaluate": False}
+    assert stages(sidrec(*learnt, "--seed", 1)) == {"train": False, "evaluate": False}
 
 
 def test_baselines_need_no_semantic_ids(sidrec, prepared: Path, small: list[str]) -> None:

@@ -93,17 +93,17 @@ def test_nothing_is_done_twice_and_changes_are_seen(folder: RunFolder) -> None:
 def test_several_vectors_must_be_chosen_from(folder: RunFolder) -> None:
     embed(folder, VECTORS, RUN)
     embed(folder, TfidfEmbedder.Config(dims=4), RUN, name="small")
-    with pytest.raises(DataError, match="several item vectors") as error:
+    with pytest.raises(ArtifactError, match="several item vectors") as error:
         tokenize(folder, SMALL, RUN)
     assert "small, tfidf" in str(error.value)
     assert tokenize(folder, SMALL, RUN, embeddings="small", name="mine").artifact.path == folder.tokenizer("mine")
 
 
 def test_missing_vectors_say_what_to_do(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match="run 'sidrec embed' first"):
+    with pytest.raises(ArtifactError, match=r"no item vectors[\s\S]*run 'sidrec embed --run .*' first"):
         tokenize(run_with(tmp_path / "text", cycle_dataset()), SMALL, RUN)
     bare = run_with(tmp_path / "bare", textless(cycle_dataset()))
-    with pytest.raises(DataError, match=r"no text either(.|\n)*kind=given"):
+    with pytest.raises(ArtifactError, match=r"no text to make them of(.|\n)*kind=given"):
         tokenize(bare, Auto.Config(), RUN)
     with pytest.raises(DataError, match=r"no item of the catalogue has any text(.|\n)*kind=given"):
         embed(bare, VECTORS, RUN)
@@ -120,6 +120,7 @@ def test_auto_prefers_the_codes_of_the_data(tmp_path: Path) -> None:
     assert result.artifact.path == folder.tokenizer("given")
     assert result.artifact.config["kind"] == "given"
     assert np.array_equal(load_semantic_ids(result.artifact.path).codes, codes)
+    assert tokenize(folder, Auto.Config(), replace(RUN, seed=9)).skipped, "nothing is drawn"
     report = json.loads((result.artifact.path / "quality.json").read_text())
     assert "relative_reconstruction_error" not in report
     assert report["before"] == report["after"]
@@ -151,7 +152,7 @@ def test_a_changed_index_file_is_another_request(folder: RunFolder, tmp_path: Pa
 def test_vectors_of_an_older_dataset_are_refused(folder: RunFolder) -> None:
     embed(folder, VECTORS, RUN)
     run_with(folder.path, cycle_dataset(num_items=30))
-    with pytest.raises(DataError, match="30 items of catalogue"):
+    with pytest.raises(DataError, match=r"made from another dataset[\s\S]*next: run 'sidrec embed' again"):
         tokenize(folder, SMALL, RUN)
     assert not (folder.path / "tokenizers" / "rqkmeans").exists()
 

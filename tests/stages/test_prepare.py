@@ -12,9 +12,9 @@ from sidrec.artifact import open_artifact
 from sidrec.config import RunSettings, parse
 from sidrec.data.columns import Columns
 from sidrec.data.dataset import PARTS, Dataset
-from sidrec.data.preparation import PrepareConfig, build_dataset
+from sidrec.data.preparation import PrepareConfig, build_dataset, reader_of
 from sidrec.data.raw import RawData
-from sidrec.data.statistics import statistics_table
+from sidrec.data.statistics import dataset_statistics, statistics_table
 from sidrec.errors import ConfigError, DataError
 from sidrec.stages.layout import RunFolder
 from sidrec.stages.prepare import prepare
@@ -46,9 +46,9 @@ def log(tmp_path):
     return file
 
 
-def test_filters_order_ties_and_numbers(tmp_path, log):
-    result = prepare(RunFolder(tmp_path / "run"), config(min_rating=2), log, RunSettings())
-    data, summary = Dataset.load(tmp_path / "run" / "dataset"), result.artifact.summary
+def test_filters_order_ties_and_numbers(log):
+    data, drops = build_dataset(reader_of(config()).read(log), config(min_rating=2), RunSettings())
+    summary = dataset_statistics(data, drops)
     # Users by first appearance in the input; items by first appearance reading v (b, a, c), then u (a, b, c).
     assert data.sequences.users == ["v", "u"]
     assert data.catalog.ids == ["b", "a", "c"]
@@ -79,7 +79,7 @@ def test_table_for_people(tmp_path, log):
 
 def test_last_item_decided_by_input_order_is_counted(tmp_path):
     file = tmp_path / "log.csv"
-    file.write_text("user_id,item_id,timestamp,rating\nu,a,1,5\nu,c,2,5\nu,b,2,5\n")
+    file.write_text("user_id,item_id,timestamp,rating\nu,a,1,5\nu,c,2,5\nu,b,2,5\nw,a,1,5\nw,b,2,5\n")
     result = prepare(RunFolder(tmp_path), config(), file, RunSettings())
     data = Dataset.load(result.artifact.path)
     assert data.catalog.ids_of(data.targets("test")) == ["b"]
@@ -136,6 +136,19 @@ def test_failure_leaves_no_artefact(tmp_path, log):
     assert not list((tmp_path / "run").glob(".dataset*"))
 
 
+def test_data_without_a_training_example_are_refused(tmp_path):
+    file = tmp_path / "log.csv"
+    file.write_text("user_id,item_id,timestamp,rating\nu,a,1,5\nv,b,2,5\n")
+    with pytest.raises(DataError, match=r"no training example[\s\S]*2 events of 2 users, split 'leave-one-out'"):
+        prepare(RunFolder(tmp_path), config(), file, RunSettings())
+    assert not (tmp_path / "dataset").exists()
+
+
+def test_nothing_is_drawn_so_another_seed_changes_nothing(tmp_path, log):
+    prepare(RunFolder(tmp_path), config(), log, RunSettings())
+    assert prepare(RunFolder(tmp_path), config(), log, RunSettings(seed=3)).skipped
+
+
 def test_the_data_themselves_are_never_overwritten(tmp_path, log):
     folder = RunFolder(tmp_path / "run")
     folder.dataset.mkdir(parents=True)
@@ -148,9 +161,9 @@ def test_the_data_themselves_are_never_overwritten(tmp_path, log):
 def test_core_is_five_for_raw_logs_and_off_for_prepared_formats(tmp_path, log):
     with pytest.raises(DataError, match="core of 5 events a user, 5 an item"):
         prepare(RunFolder(tmp_path), parse(PrepareConfig, {"reader": TABLE}), log, RunSettings())
-    (tmp_path / "X.inter.json").write_text(json.dumps({"0": [0, 1, 2]}))
+    (tmp_path / "X.inter.json").write_text(json.dumps({"0": [0, 1, 2, 3]}))
     settings_ = parse(PrepareConfig, {"reader": "letter"})
-    assert prepare(RunFolder(tmp_path), settings_, tmp_path, RunSettings()).artifact.summary["interactions"] == 3
+    assert prepare(RunFolder(tmp_path), settings_, tmp_path, RunSettings()).artifact.summary["interactions"] == 4
 
 
 def test_metadata_and_cleaning():

@@ -7,6 +7,7 @@ import pytest
 from sidrec.config import load_yaml
 from sidrec.errors import ConfigError
 from sidrec.recipes import descriptions, recipe_names
+from sidrec.registry import REGISTRY
 from sidrec.stages.recipe import load_recipe, needs_semantic_ids, part_config, show_recipe
 
 
@@ -77,3 +78,17 @@ def test_part_config_checks_kind_and_settings() -> None:
         part_config("tokenizer", "rqkmean", [])
     with pytest.raises(ConfigError, match="2 problems"):
         part_config("tokenizer", "rqkmeans", ["levels=0", "levelz=3"])
+
+
+def test_a_file_to_start_from_is_sought_beside_the_recipe(tmp_path: Path) -> None:
+    (tmp_path / "deep").mkdir()
+    (tmp_path / "deep" / "base.yaml").write_text("recommender: {kind: tiger, d_model: 48}\n")
+    mine = tmp_path / "deep" / "mine.yaml"
+    mine.write_text("extends: base.yaml\nrecommender: {num_layers: 1}\n")
+    fields = load_recipe(str(mine)).recommender.model_dump()
+    assert (fields["d_model"], fields["num_layers"]) == (48, 1)
+
+
+def test_fields_name_every_kind_there_is() -> None:
+    text = show_recipe(load_recipe("tiger"))
+    assert all(kind in text for family in ("embedder", "tokenizer", "recommender") for kind in REGISTRY[family])

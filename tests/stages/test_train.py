@@ -6,9 +6,10 @@ from pathlib import Path
 
 import pytest
 
+from sidrec.artifact import open_artifact
 from sidrec.config import RunSettings
 from sidrec.data.dataset import Dataset, Examples
-from sidrec.errors import ArtifactError, DataError
+from sidrec.errors import ArtifactError, ConfigError, DataError
 from sidrec.recommenders.base import Recommender
 from sidrec.stages.layout import RunFolder, make_artifact
 from sidrec.stages.recipe import load_recipe
@@ -37,6 +38,7 @@ def write_dataset(folder: RunFolder, dataset: Dataset) -> None:
         seed=0,
         parents={},
         write=lambda writer: dataset.save(writer.path),
+        force=True,
     )
 
 
@@ -47,7 +49,7 @@ def write_ids(folder: RunFolder, dataset: Dataset, name: str = "grid", size: int
         kind="tokenizer",
         config={"size": size},
         seed=0,
-        parents={},
+        parents={"dataset": open_artifact(folder.dataset)},
         write=lambda writer: ids.save(writer.path, dataset.catalog),
     )
 
@@ -62,7 +64,7 @@ def folder(tmp_path: Path) -> RunFolder:
 
 
 def test_a_recommender_alone_is_enough_to_serve(folder: RunFolder) -> None:
-    result = train(folder, load_recipe("decoder", TINY), RUN, "mine")
+    result = train(folder, load_recipe("decoder", TINY), RUN, name="mine")
     assert result.artifact.path == folder.recommender("mine")
     assert set(result.artifact.parents) == {"dataset", "tokenizer"}
     summary = result.artifact.summary
@@ -132,7 +134,7 @@ def test_without_validation_examples_the_last_state_is_kept(tmp_path: Path) -> N
 def test_which_semantic_ids(folder: RunFolder) -> None:
     recipe = load_recipe("decoder", TINY)
     write_ids(folder, cycle_dataset(), "other", size=5)
-    with pytest.raises(ArtifactError, match="2 tokenizers: grid, other"):
+    with pytest.raises(ArtifactError, match=r"several semantic IDs: grid, other[\s\S]*--tokenizer NAME"):
         train(folder, recipe, RUN)
     result = train(folder, recipe, RUN, tokenizer="other")
     ids = Recommender.load(result.artifact.path).semantic_ids
@@ -153,3 +155,56 @@ def test_run_announces_each_stage_before_and_after(folder: RunFolder) -> None:
     assert heard == [("train", False), ("train", True), ("evaluate", False), ("evaluate", True)]
     assert [step.stage for step in steps] == ["train", "evaluate"]
     assert steps[-1].result.artifact.path == folder.evaluation("popularity", "test")
+
+
+def test_semantic_ids_of_another_dataset_are_refused(folder: RunFolder) -> None:
+    write_dataset(folder, cycle_dataset(num_users=10))
+    with pytest.raises(
+        DataError, match=r"'grid' was made from another dataset[\s\S]*next: run 'sidrec tokenize' again"
+    ):
+        train(folder, load_recipe("decoder", TINY), RUN)
+
+
+def test_counting_methods_do_not_depend_on_training_settings_and_seed(folder: RunFolder) -> None:
+    train(folder, load_recipe("item-knn"), RUN)
+    other = load_recipe("item-knn", ["training.max_steps=9", "evaluation.primary=hit@5"])
+    assert train(folder, other, replace(RUN, seed=5)).skipped
+    assert not train(folder, load_recipe("item-knn", ["recommender.neighbours=3"]), RUN).skipped
+
+
+def test_scratch_of_given_up_trainings_goes_and_that_of_others_stays(folder: RunFolder) -> None:
+    abandoned, other = folder.scratch("decoder-0123456789ab"), folder.scratch("decoder-big-0123456789ab")
+    for path in (abandoned, other):
+        path.mkdir(parents=True)
+    train(folder, load_recipe("decoder", TINY), RUN)
+    assert list(folder.scratch("").iterdir()) == [other]
+
+
+def test_a_scratch_folder_of_the_caller_is_used_and_kept(folder: RunFolder, tmp_path: Path) -> None:
+    scratch = tmp_path / "mine"
+    train(folder, load_recipe("decoder", TINY), replace(RUN, scratch=scratch))
+    assert list(scratch.iterdir())
+    assert not folder.scratch("").exists()
+
+
+@pytest.mark.parametrize("name", ["../../victim", ".hidden", "", "a/b", "-x"])
+def test_names_that_are_no_folder_names(folder: RunFolder, name: str) -> None:
+    with pytest.raises(ConfigError, match="cannot be a name"):
+        train(folder, load_recipe("popularity"), RUN, name=name)
+
+
+def test_recipes_of_one_run_keep_their_own_vectors_and_semantic_ids(tmp_path: Path) -> None:
+    folder = RunFolder(tmp_path / "run")
+    write_dataset(folder, cycle_dataset())
+    one, two = (
+        load_recipe("decoder", [*TINY, f"tokenizer.codebook_size={size}", "embeddings.dims=8"]) for size in (4, 5)
+    )
+    three = load_recipe("decoder", [*TINY, "tokenizer.codebook_size=4", "embeddings.dims=6"])
+    for number, recipe in enumerate((one, two, three)):
+        run_recipe(folder, recipe, RUN, name=f"r{number}")
+    assert [len(folder.names(kind)) for kind in ("embeddings", "tokenizer")] == [2, 3]
+    for number, recipe in enumerate((one, two, three)):
+        assert all(step.result.skipped for step in run_recipe(folder, recipe, RUN, name=f"r{number}"))
+    write_dataset(folder, cycle_dataset(num_users=10))
+    run_recipe(folder, two, RUN)
+    assert len(folder.names("tokenizer")) == 3, "semantic IDs of the older dataset are replaced"

@@ -7,13 +7,14 @@ import typer
 from sidrec.cli.options import Device, Force, Json, Name, RunPath, Seed, Settings, Threads
 from sidrec.cli.output import print_json, print_stage, stage_json
 from sidrec.cli.session import run_settings
+from sidrec.registry import kinds_text
 
 __all__ = ["add_to", "embed"]
 
 
 def embed(
     run: RunPath,
-    kind: Annotated[str, typer.Option("--kind", help="tfidf, text or import.")] = "tfidf",
+    kind: Annotated[str, typer.Option("--kind", help=f"{kinds_text('embedder')}.")] = "tfidf",
     settings: Settings = None,
     name: Name = None,
     seed: Seed = 0,

@@ -8,13 +8,14 @@ import typer
 from sidrec.cli.options import Force, Json, RunPath, Seed, Settings, Threads
 from sidrec.cli.output import print_json, print_stage, print_table, stage_json
 from sidrec.cli.session import run_settings
+from sidrec.registry import kinds_text
 
 __all__ = ["add_to", "prepare"]
 
 
 def prepare(
     run: RunPath,
-    reader: Annotated[str, typer.Option("--reader", help="Format of the data: letter, recbole, table, ….")],
+    reader: Annotated[str, typer.Option("--reader", help=f"Format of the data: {kinds_text('reader')}.")],
     path: Annotated[Path, typer.Option("--path", help="File or folder of the data.")],
     settings: Settings = None,
     seed: Seed = 0,
@@ -39,7 +40,10 @@ def prepare(
     if as_json:
         print_json(stage_json("prepare", result))
         return
-    print_table(("dataset", ""), statistics_table(result.artifact.summary))
+    summary = result.artifact.summary
+    empty = [part for part, num in summary["examples"].items() if not num]
+    warnings = [("warning", f"no {part} example: nothing can be scored on {part}") for part in empty]
+    print_table(("dataset", ""), [*statistics_table(summary), *warnings])
     print_stage("prepare", result)
 
 

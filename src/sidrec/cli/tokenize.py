@@ -7,13 +7,14 @@ import typer
 from sidrec.cli.options import Device, Force, Json, Name, RunPath, Seed, Settings, Threads
 from sidrec.cli.output import print_json, print_stage, stage_json
 from sidrec.cli.session import run_settings
+from sidrec.registry import kinds_text
 
 __all__ = ["add_to", "tokenize"]
 
 
 def tokenize(
     run: RunPath,
-    kind: Annotated[str, typer.Option("--kind", help="auto, rqkmeans, rqvae or given.")] = "auto",
+    kind: Annotated[str, typer.Option("--kind", help=f"{kinds_text('tokenizer')}.")] = "auto",
     settings: Settings = None,
     embeddings: Annotated[str | None, typer.Option("--embeddings", help="Which vectors of the run.")] = None,
     name: Name = None,
@@ -30,7 +31,7 @@ def tokenize(
         from sidrec.stages.tokenize import tokenize as stage
 
         config = part_config("tokenizer", kind, settings or [])
-        result = stage(RunFolder(run), config, settings_of_run, embeddings, name=name, force=force)
+        result = stage(RunFolder(run), config, settings_of_run, name=name, force=force, embeddings=embeddings)
     if as_json:
         print_json(stage_json("tokenize", result))
     else:

@@ -30,7 +30,7 @@ def train(
         from sidrec.stages.train import train as stage
 
         checked = load_recipe(recipe, settings or [])
-        result = stage(RunFolder(run), checked, settings_of_run, name, tokenizer=tokenizer, force=force)
+        result = stage(RunFolder(run), checked, settings_of_run, name=name, force=force, tokenizer=tokenizer)
     if as_json:
         print_json(stage_json("train", result))
     else:

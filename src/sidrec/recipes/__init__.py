@@ -8,7 +8,7 @@ from typing import Any
 from sidrec.config import load_yaml
 from sidrec.errors import ConfigError, nearest
 
-__all__ = ["descriptions", "read", "recipe_names", "recipe_text"]
+__all__ = ["SUFFIXES", "descriptions", "read", "recipe_names", "recipe_text"]
 
 SUFFIXES = (".yaml", ".yml")
 

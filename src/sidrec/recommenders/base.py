@@ -49,6 +49,9 @@ class Recommender(Part, ABC):
     needs_semantic_ids: ClassVar[bool] = False
     """Whether `fit` needs a table of semantic IDs."""
 
+    learns_by_gradient: ClassVar[bool] = True
+    """Whether training settings, validation and seed decide what `fit` makes; false for counting methods."""
+
     model_class: ClassVar[type["PreTrainedModel"]]
     """The transformers class of the weights."""
 

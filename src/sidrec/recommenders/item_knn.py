@@ -93,6 +93,7 @@ class ItemKNN(Recommender):
         recency: float = Field(default=0.8, gt=0, le=1)
         """Weight of an item relative to the item after it."""
 
+    learns_by_gradient = False
     model_class = ItemKNNModel
     model: ItemKNNModel
 

@@ -50,6 +50,7 @@ class Popularity(Recommender):
 
         kind: Literal["popularity"] = "popularity"  # type: ignore[assignment]  # narrows the family's field
 
+    learns_by_gradient = False
     model_class = PopularityModel
     model: PopularityModel
 

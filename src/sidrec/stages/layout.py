@@ -1,15 +1,34 @@
 """Where the artefacts of a run stand, and how a stage decides that it need not run."""
 
+import re
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypedDict
 
-from sidrec.artifact import Artifact, ArtifactWriter, create, fingerprint, open_artifact
-from sidrec.errors import ArtifactError
+from sidrec.artifact import (
+    MAKERS,
+    MANIFEST,
+    Artifact,
+    ArtifactWriter,
+    check_replaceable,
+    create,
+    fingerprint,
+    open_artifact,
+)
+from sidrec.errors import ArtifactError, ConfigError, DataError
 from sidrec.types import Json
 
-__all__ = ["RunFolder", "StageResult", "make_artifact"]
+__all__ = ["Request", "RunFolder", "StageResult", "check_dataset", "make_artifact", "name_for", "own_name"]
+
+HOMES = {
+    "embeddings": "embeddings",
+    "tokenizer": "tokenizers",
+    "recommender": "recommenders",
+    "evaluation": "evaluations",
+}
+"""Kind → the folder of a run that holds its artefacts."""
 
 
 @dataclass(frozen=True)
@@ -25,19 +44,19 @@ class RunFolder:
 
     def embeddings(self, name: str) -> Path:
         """Item vectors called `name`."""
-        return self.path / "embeddings" / name
+        return self.home("embeddings") / name
 
     def tokenizer(self, name: str) -> Path:
         """A tokenizer and its semantic IDs."""
-        return self.path / "tokenizers" / name
+        return self.home("tokenizer") / name
 
     def recommender(self, name: str) -> Path:
         """A trained recommender."""
-        return self.path / "recommenders" / name
+        return self.home("recommender") / name
 
     def evaluation(self, name: str, part: str) -> Path:
         """The evaluation of the recommender `name` on `valid` or `test`."""
-        return self.path / "evaluations" / f"{name}-{part}"
+        return self.home("evaluation") / f"{name}-{part}"
 
     @property
     def comparison(self) -> Path:
@@ -47,6 +66,88 @@ class RunFolder:
     def scratch(self, name: str) -> Path:
         """Files that let a killed stage resume."""
         return self.path / ".scratch" / name
+
+    def home(self, kind: str) -> Path:
+        """The folder of all artefacts of a kind."""
+        return self.path / HOMES[kind]
+
+    def names(self, kind: str) -> list[str]:
+        """Names of the artefacts of a kind that stand in the run, sorted."""
+        return sorted(path.parent.name for path in self.home(kind).glob(f"[!.]*/{MANIFEST}"))
+
+    def only(self, kind: str, name: str | None = None) -> Artifact:
+        """The artefact called `name`, or the only one of its kind.
+
+        Raises:
+            ArtifactError: it is missing or damaged, or there are several and none was named.
+        """
+        names = self.names(kind)
+        if name is None and len(names) != 1:
+            what = {"tokenizer": "semantic IDs", "embeddings": "item vectors"}.get(kind, kind)
+            raise ArtifactError(
+                f"the run has several {what}: {', '.join(names)}" if names else f"the run has no {what}",
+                where=str(self.home(kind)),
+                expected=f"one of them named with --{kind} NAME" if names else "",
+                next="" if names else f"run 'sidrec {MAKERS[kind]} --run {self.path}' first, or 'sidrec run'",
+            )
+        return open_artifact(self.home(kind) / (name or names[0]), kind)
+
+
+class Request(TypedDict):
+    """What decides the content of an artefact; the arguments of `artifact.fingerprint`."""
+
+    kind: str
+    config: Json
+    seed: int
+    parents: Mapping[str, Artifact | str]
+
+
+def name_for(kind: str, chosen: str | None = None) -> str:
+    """What an artefact is called: as chosen, else after the kind of its maker; of a foreign kind, the class.
+
+    >>> name_for("rqvae"), name_for("my_package.tokenizers:Mine"), name_for("tiger", "large")
+    ('rqvae', 'Mine', 'large')
+
+    Raises:
+        ConfigError: the chosen name could not be one folder's.
+    """
+    if chosen is None:
+        return kind.rpartition(":")[2]
+    if not re.fullmatch(r"[A-Za-z0-9][\w.-]*", chosen, re.ASCII):
+        raise ConfigError(
+            f"'{chosen}' cannot be a name", next="use letters, digits, '_', '.' and '-', a letter or digit first"
+        )
+    return chosen
+
+
+def own_name(path: Path, request: Request) -> str:
+    """A name beside `path` under which nothing useful is replaced.
+
+    That is `path`'s own if it is free, or the same request or something of an older dataset stands there;
+    else the name with the request's fingerprint.
+    """
+    try:
+        found = open_artifact(path, request["kind"])
+    except ArtifactError:
+        return path.name
+    wanted, dataset = fingerprint(**request), request["parents"]["dataset"]
+    is_older = isinstance(dataset, Artifact) and found.parents.get("dataset") != dataset.digest
+    return path.name if is_older or found.fingerprint == wanted else f"{path.name}-{wanted[:8]}"
+
+
+def check_dataset(parent: Artifact, dataset: Artifact) -> None:
+    """Refuse an artefact that was made from another dataset than the one beside it.
+
+    Raises:
+        DataError: the dataset was prepared again since.
+    """
+    theirs = parent.parents.get("dataset", "none")
+    if theirs != dataset.digest:
+        raise DataError(
+            f"the {parent.kind} '{parent.path.name}' was made from another dataset than the run's",
+            where=f"{parent.path} was made from {theirs[:12]}, {dataset.path} is {dataset.digest[:12]}",
+            next=f"run 'sidrec {MAKERS[parent.kind]}' again, or 'sidrec run', which does what is needed",
+        )
 
 
 @dataclass(frozen=True)
@@ -86,6 +187,7 @@ def make_artifact(
         force: make it even if it is up to date.
     """
     start = time.perf_counter()
+    check_replaceable(path, kind)
     if not force:
         try:
             found = open_artifact(path, kind)

@@ -5,6 +5,7 @@ from pathlib import Path
 
 from sidrec.artifact import ArtifactWriter, digest_of, file_digest
 from sidrec.config import RunSettings
+from sidrec.data.dataset import Dataset
 from sidrec.data.preparation import PrepareConfig, build_dataset, reader_of
 from sidrec.data.statistics import dataset_statistics
 from sidrec.errors import DataError
@@ -22,11 +23,11 @@ def prepare(
         folder: the run.
         config: reader, filters and split.
         path: the file or folder to read.
-        run: seed and progress.
+        run: progress.
         force: make it even if it is up to date.
 
     Raises:
-        DataError: the files are missing or wrong.
+        DataError: the files are missing or wrong, or leave no training example.
     """
     reader = reader_of(config)
     sources = reader.sources(path)
@@ -35,6 +36,7 @@ def prepare(
 
     def write(writer: ArtifactWriter) -> None:
         dataset, drops = build_dataset(reader.read(path), config, run)
+        _check_examples(dataset)
         dataset.save(writer.path)
         writer.summary.update(dataset_statistics(dataset, drops))
         writer.summary["source"] = [file.name for file in sources]
@@ -43,11 +45,23 @@ def prepare(
         folder.dataset,
         kind="dataset",
         config=config.model_dump(mode="json"),
-        seed=run.seed,
+        seed=0,  # Nothing is drawn.
         parents={"source": source},
         write=write,
         force=force,
     )
+
+
+def _check_examples(dataset: Dataset) -> None:
+    """Refuse a dataset that nothing can be learnt from."""
+    if not len(dataset.examples("train")):
+        users, events = len(dataset.sequences.users), len(dataset.sequences.rows)
+        raise DataError(
+            "the split leaves no training example",
+            where=f"{events} events of {users} users, split '{dataset.split.name}'",
+            expected="users with enough events: leave-one-out takes the last two and needs a history before the rest",
+            next="loosen the filters, or choose another split with split.kind=NAME",
+        )
 
 
 def _check_apart(sources: Sequence[Path], target: Path) -> None:

@@ -1,7 +1,7 @@
 """Recipes: everything a method decides, in one checked object; and its text with every field explained.
 
 A recipe file holds differences from the defaults. It may start from another one (`extends`, one
-level). Seeds, devices and paths are no part of it.
+level; a file is sought beside the recipe). Seeds, devices and paths are no part of it.
 """
 
 import json
@@ -9,19 +9,19 @@ import re
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import suppress
 from pathlib import Path
-from typing import Annotated, Any, cast
+from typing import Annotated, Any
 
-from pydantic import SerializeAsAny
+from pydantic import Field, SerializeAsAny
 
 from sidrec.artifact import open_artifact
-from sidrec.config import Config, load_yaml, merge, parse, slot, with_overrides
+from sidrec.config import Config, build, load_yaml, merge, parse, part_class, slot, with_overrides
 from sidrec.data.dataset import PartName
 from sidrec.data.preparation import PrepareConfig
 from sidrec.errors import ArtifactError, ConfigError
 from sidrec.evaluation.protocol import Protocol
-from sidrec.recipes import read
-from sidrec.recommenders.base import Recommender, RecommenderConfig
-from sidrec.registry import load_class
+from sidrec.recipes import SUFFIXES, read
+from sidrec.recommenders.base import RecommenderConfig
+from sidrec.registry import kinds_text
 from sidrec.stages.layout import RunFolder
 from sidrec.training.config import TrainingConfig
 from sidrec.types import Json
@@ -35,8 +35,6 @@ __all__ = [
     "show_recipe",
 ]
 
-SLOTS = ("embeddings", "tokenizer", "recommender")
-
 
 class Recipe(Config):
     """One method, from item content to evaluation."""
@@ -47,26 +45,30 @@ class Recipe(Config):
     """Recipe that this one starts from: a name or a file; resolved when the recipe is read."""
     data: PrepareConfig | None = None
     """How raw data become a dataset; without it the run's dataset must stand already."""
-    embeddings: Annotated[SerializeAsAny[Config], slot("embedder")] = "tfidf"  # type: ignore[assignment] - resolved by slot
-    """How items become vectors: tfidf, text or import."""
-    tokenizer: Annotated[SerializeAsAny[Config], slot("tokenizer")] = "auto"  # type: ignore[assignment] - resolved by slot
-    """How vectors become semantic IDs: auto, rqkmeans, rqvae or given."""
-    recommender: Annotated[SerializeAsAny[RecommenderConfig], slot("recommender")]
-    """What learns to recommend: popularity, item-knn, sasrec, tiger or decoder."""
+    embeddings: Annotated[
+        SerializeAsAny[Config],
+        slot("embedder"),
+        Field(description=f"How items become vectors: {kinds_text('embedder')}."),
+    ] = "tfidf"  # type: ignore[assignment]  # The slot makes a Config of the name.
+    tokenizer: Annotated[
+        SerializeAsAny[Config],
+        slot("tokenizer"),
+        Field(description=f"How items become semantic IDs: {kinds_text('tokenizer')}."),
+    ] = "auto"  # type: ignore[assignment]  # As above.
+    recommender: Annotated[
+        SerializeAsAny[RecommenderConfig],
+        slot("recommender"),
+        Field(description=f"What learns to recommend: {kinds_text('recommender')}."),
+    ]
     training: TrainingConfig = TrainingConfig()
     """How long it learns and which checkpoint is kept."""
     evaluation: Protocol = Protocol()
     """How it is scored, when checkpoints are chosen and at the end."""
 
-    @property
-    def default_name(self) -> str:
-        """What a recommender of this recipe is called when nobody names it."""
-        return self.recommender.kind
-
 
 def needs_semantic_ids(recipe: Recipe) -> bool:
     """Whether the recipe's recommender reads semantic IDs."""
-    return cast(type[Recommender], load_class("recommender", recipe.recommender.kind)).needs_semantic_ids
+    return build("recommender", recipe.recommender).needs_semantic_ids
 
 
 def load_recipe(name_or_path: str, overrides: Iterable[str] = (), extra: Mapping[str, Any] | None = None) -> Recipe:
@@ -81,13 +83,14 @@ def load_recipe(name_or_path: str, overrides: Iterable[str] = (), extra: Mapping
         ConfigError: no such recipe, or mistakes in it: all of them, one line each, with key paths.
     """
     data, where = read(name_or_path)
-    base = data.pop("extends", "")
+    base = str(data.pop("extends", ""))
     if base:
-        data = merge(_base_of(str(base), where), _explicit_kinds(data))
-    defaults = {"embeddings": {"kind": "tfidf"}, "tokenizer": {"kind": "auto"}}
-    data = merge(merge(defaults, _explicit_kinds(data)), extra or {})
+        if base.endswith(SUFFIXES) and name_or_path.endswith(SUFFIXES):
+            base = str(Path(name_or_path).parent / base)
+        data = merge(_base_of(base, where), data)
+    defaults = {name: Recipe.model_fields[name].default for name in ("embeddings", "tokenizer")}
     settings = list(overrides)
-    data = _explicit_kinds(with_overrides(data, settings))
+    data = with_overrides(merge(merge(defaults, data), extra or {}), settings)
     return parse(Recipe, data, where=where + (" with settings of the command line" if settings else ""))
 
 
@@ -99,12 +102,7 @@ def _base_of(name: str, where: str) -> dict[str, Any]:
             where=where,
             next="name the first of them and repeat the differences here",
         )
-    return _explicit_kinds(data)
-
-
-def _explicit_kinds(data: Mapping[str, Any]) -> dict[str, Any]:
-    """`tokenizer: rqvae` becomes `tokenizer: {kind: rqvae}`, so that settings can be laid over it."""
-    return {key: {"kind": value} if key in SLOTS and isinstance(value, str) else value for key, value in data.items()}
+    return data
 
 
 def part_config(family: str, kind: str, overrides: Iterable[str]) -> Config:
@@ -114,8 +112,8 @@ def part_config(family: str, kind: str, overrides: Iterable[str]) -> Config:
         ConfigError: no such kind, or wrong settings.
     """
     fields = with_overrides({"kind": kind}, overrides)
-    part = load_class(family, str(fields["kind"]))
-    return parse(cast(type[Config], part.Config), fields, where="settings of the command line")
+    part = part_class(family, str(fields["kind"]))
+    return parse(part.Config, fields, where="settings of the command line")
 
 
 def protocol_for(recommender: Path, part: PartName, overrides: Iterable[str]) -> Protocol:

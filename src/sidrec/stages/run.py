@@ -8,12 +8,12 @@ from sidrec.artifact import open_artifact
 from sidrec.config import RunSettings
 from sidrec.data.dataset import Dataset
 from sidrec.errors import ConfigError
-from sidrec.stages.embed import embed
+from sidrec.stages.embed import embed, embeddings_name
 from sidrec.stages.evaluate import evaluate
-from sidrec.stages.layout import RunFolder, StageResult
+from sidrec.stages.layout import RunFolder, StageResult, name_for
 from sidrec.stages.prepare import prepare
 from sidrec.stages.recipe import Recipe, needs_semantic_ids
-from sidrec.stages.tokenize import needs_embeddings, tokenize
+from sidrec.stages.tokenize import needs_embeddings, tokenize, tokenizer_name
 from sidrec.stages.train import train
 
 __all__ = ["Announce", "Step", "run_recipe"]
@@ -40,9 +40,10 @@ def run_recipe(
     folder: RunFolder,
     recipe: Recipe,
     run: RunSettings,
+    *,
     name: str | None = None,
-    source: Path | None = None,
     force: bool = False,
+    source: Path | None = None,
     announce: Announce | None = None,
 ) -> list[Step]:
     """Prepare, embed, tokenize, train and evaluate on the test part: the stages that the recipe needs.
@@ -52,8 +53,8 @@ def run_recipe(
         recipe: settings of every stage.
         run: seed, device, progress.
         name: what the recommender is called; None takes its kind.
-        source: raw data to prepare; None takes the run's dataset as it stands.
         force: do every stage even if it is up to date.
+        source: raw data to prepare; None takes the run's dataset as it stands.
         announce: hears of every stage.
 
     Raises:
@@ -61,7 +62,7 @@ def run_recipe(
         ConfigError: there is a source and the recipe does not say how to read it; or there is none and
             the run's dataset was prepared otherwise than the recipe says.
     """
-    name = name or recipe.default_name
+    name = name_for(recipe.recommender.kind, name)
     steps: list[Step] = []
 
     def do(stage: str, work: Callable[[], StageResult]) -> StageResult:
@@ -83,7 +84,7 @@ def run_recipe(
     tokenizer = None
     if needs_semantic_ids(recipe):
         tokenizer = _semantic_ids(folder, recipe, run, force, do)
-    do("train", lambda: train(folder, recipe, run, name, tokenizer=tokenizer, force=force))
+    do("train", lambda: train(folder, recipe, run, name=name, force=force, tokenizer=tokenizer))
     do("evaluate", lambda: evaluate(folder.recommender(name), "test", recipe.evaluation, run, force=force))
     return steps
 
@@ -106,10 +107,14 @@ def _semantic_ids(
     force: bool,
     do: Callable[[str, Callable[[], StageResult]], StageResult],
 ) -> str:
-    """Make the semantic IDs of the recipe and say what they are called; vectors only where they are needed."""
+    """Make the semantic IDs of the recipe and say what they are called; vectors only where they are needed.
+
+    Vectors and semantic IDs of other recipes in the run stay: the recommenders trained on them name them.
+    """
     vectors = None
     if needs_embeddings(recipe.tokenizer, Dataset.load(folder.dataset)):
-        made = do("embed", lambda: embed(folder, recipe.embeddings, run, force=force))
-        vectors = made.artifact.path.name
-    ids = do("tokenize", lambda: tokenize(folder, recipe.tokenizer, run, embeddings=vectors, force=force))
-    return ids.artifact.path.name
+        vectors = embeddings_name(folder, recipe.embeddings, run)
+        do("embed", lambda: embed(folder, recipe.embeddings, run, name=vectors, force=force))
+    name = tokenizer_name(folder, recipe.tokenizer, run, vectors)
+    do("tokenize", lambda: tokenize(folder, recipe.tokenizer, run, name=name, force=force, embeddings=vectors))
+    return name

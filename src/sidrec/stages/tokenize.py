@@ -5,12 +5,11 @@ from pathlib import Path
 from typing import Any
 
 from sidrec.artifact import Artifact, ArtifactWriter, open_artifact
-from sidrec.config import Config, RunSettings
+from sidrec.config import Config, RunSettings, build, kind_of
 from sidrec.data.dataset import Dataset
 from sidrec.embeddings.base import ItemEmbeddings
-from sidrec.errors import DataError, nearest
-from sidrec.registry import load_class
-from sidrec.stages.layout import RunFolder, StageResult, make_artifact
+from sidrec.errors import ArtifactError
+from sidrec.stages.layout import Request, RunFolder, StageResult, check_dataset, make_artifact, name_for, own_name
 from sidrec.tokenizers.auto import resolve_auto
 from sidrec.tokenizers.base import ImportingTokenizer, Tokenizer, VectorTokenizer
 from sidrec.tokenizers.collisions import as_semantic_ids, settle_codes
@@ -20,7 +19,7 @@ from sidrec.tokenizers.quality import quality_report, quality_summary, vector_qu
 from sidrec.tokenizers.semantic_ids import SemanticIds
 from sidrec.types import Json
 
-__all__ = ["load_semantic_ids", "needs_embeddings", "tokenize"]
+__all__ = ["load_semantic_ids", "needs_embeddings", "tokenize", "tokenizer_name"]
 
 REPORT, PICTURE = "quality.json", "quality.png"
 
@@ -29,9 +28,10 @@ def tokenize(
     folder: RunFolder,
     config: Config,
     run: RunSettings,
-    embeddings: str | None = None,
+    *,
     name: str | None = None,
     force: bool = False,
+    embeddings: str | None = None,
 ) -> StageResult:
     """Make a tokenizer artefact: fitted state, semantic IDs, `quality.json` and `quality.png`.
 
@@ -39,36 +39,39 @@ def tokenize(
         folder: the run.
         config: of a tokenizer; `auto` is resolved here and the artefact records what it became.
         run: seed, device, progress.
-        embeddings: name of the vectors; None takes the only ones there are.
         name: of the artefact; the tokenizer's kind by default.
         force: make it even if it is up to date.
+        embeddings: name of the vectors; None takes the only ones there are.
 
     Raises:
-        DataError: vectors are needed and missing, or do not fit the catalogue.
+        ArtifactError: vectors are needed and missing, or there are several and none was named.
+        DataError: the vectors were made from another dataset.
     """
     dataset = Dataset.load(folder.dataset)
     config = resolve_auto(config, dataset)
-    kind: str = config.model_dump()["kind"]
-    tokenizer: Tokenizer = load_class("tokenizer", kind)(config)
-    assert dataset.artifact is not None, "a loaded dataset knows its artefact"
-    parents: dict[str, Artifact | str] = {"dataset": dataset.artifact, **tokenizer.sources()}
-    if tokenizer.needs_embeddings:
-        parents["embeddings"] = _embeddings(folder, embeddings, dataset)
+    name = name_for(kind_of(config), name)
+    tokenizer: Tokenizer = build("tokenizer", config)
+    request = _request(folder, tokenizer, dataset, run, embeddings)
+    vectors = request["parents"].get("embeddings")
     return make_artifact(
-        folder.tokenizer(name or kind.rpartition(":")[2]),
-        kind="tokenizer",
-        config=tokenizer.describe(),
-        seed=run.seed,
-        parents=parents,
-        write=lambda writer: _write(writer, tokenizer, dataset, parents.get("embeddings"), run),
+        folder.tokenizer(name),
+        **request,
+        write=lambda writer: _write(writer, tokenizer, dataset, vectors, run),
         force=force,
     )
 
 
 def needs_embeddings(config: Config, dataset: Dataset) -> bool:
     """Whether `tokenize` with this configuration needs item vectors for this dataset."""
+    return build("tokenizer", resolve_auto(config, dataset)).needs_embeddings
+
+
+def tokenizer_name(folder: RunFolder, config: Config, run: RunSettings, embeddings: str | None = None) -> str:
+    """A name for the tokenizer of a configuration that replaces no other of the dataset."""
+    dataset = Dataset.load(folder.dataset)
     config = resolve_auto(config, dataset)
-    return load_class("tokenizer", config.model_dump()["kind"]).needs_embeddings
+    request = _request(folder, build("tokenizer", config), dataset, run, embeddings)
+    return own_name(folder.tokenizer(name_for(kind_of(config))), request)
 
 
 def load_semantic_ids(path: Path | str) -> SemanticIds:
@@ -80,24 +83,31 @@ def load_semantic_ids(path: Path | str) -> SemanticIds:
     return SemanticIds.load(open_artifact(path, "tokenizer").path)
 
 
+def _request(
+    folder: RunFolder, tokenizer: Tokenizer, dataset: Dataset, run: RunSettings, embeddings: str | None
+) -> Request:
+    """What decides the codes; the seed only where something is learned."""
+    assert dataset.artifact is not None, "a loaded dataset knows its artefact"
+    parents: dict[str, Artifact | str] = {"dataset": dataset.artifact, **tokenizer.sources()}
+    if tokenizer.needs_embeddings:
+        parents["embeddings"] = _embeddings(folder, embeddings, dataset)
+    seed = run.seed if tokenizer.needs_embeddings else 0
+    return {"kind": "tokenizer", "config": tokenizer.describe(), "seed": seed, "parents": parents}
+
+
 def _embeddings(folder: RunFolder, name: str | None, dataset: Dataset) -> Artifact:
     """The artefact of the named vectors, or of the only ones of the run."""
-    place = folder.embeddings("-").parent
-    names = sorted(path.parent.name for path in place.glob("[!.]*/artifact.json"))
-    if name is None and len(names) == 1:
-        name = names[0]
-    if name is not None:
-        return open_artifact(folder.embeddings(name), "embeddings")
-    if names:
-        raise DataError("several item vectors stand here; which are to be tokenized?", expected=nearest("", names))
-    if dataset.catalog.text_fields:
-        step = "run 'sidrec embed' first"
-    else:
-        step = (
-            "the catalogue has no text either: import vectors with an embedder of kind 'import', "
-            "or an index of codes with tokenizer.kind=given tokenizer.path=FILE"
+    assert dataset.artifact is not None, "a loaded dataset knows its artefact"
+    if name is None and not folder.names("embeddings") and not dataset.catalog.text_fields:
+        raise ArtifactError(
+            "semantic IDs are learned from item vectors; there are none, and no text to make them of",
+            where=str(folder.home("embeddings")),
+            next="import vectors with an embedder of kind 'import', "
+            "or an index of codes with tokenizer.kind=given tokenizer.path=FILE",
         )
-    raise DataError("semantic IDs are learned from item vectors, and there are none", where=str(place), next=step)
+    found = folder.only("embeddings", name)
+    check_dataset(found, dataset.artifact)
+    return found
 
 
 def _write(

@@ -2,18 +2,16 @@
 
 import shutil
 import time
+from collections.abc import Mapping
 from dataclasses import replace
-from typing import cast
 
-from sidrec.artifact import MANIFEST, Artifact, ArtifactWriter, fingerprint, open_artifact
-from sidrec.config import RunSettings
+from sidrec.artifact import Artifact, ArtifactWriter, fingerprint, open_artifact
+from sidrec.config import RunSettings, build
 from sidrec.data.dataset import Dataset
-from sidrec.errors import ArtifactError
 from sidrec.evaluation.protocol import Protocol
 from sidrec.evaluation.validation import validator
 from sidrec.recommenders.base import Recommender
-from sidrec.registry import load_class
-from sidrec.stages.layout import RunFolder, StageResult, make_artifact
+from sidrec.stages.layout import Request, RunFolder, StageResult, check_dataset, make_artifact, name_for
 from sidrec.stages.recipe import Recipe
 from sidrec.stages.tokenize import load_semantic_ids
 from sidrec.training.config import TrainingConfig
@@ -21,14 +19,18 @@ from sidrec.types import Json
 
 __all__ = ["train"]
 
+SCRATCH_DIGITS = 12
+"""Digits of the request's fingerprint in the name of a scratch folder."""
+
 
 def train(
     folder: RunFolder,
     recipe: Recipe,
     run: RunSettings,
+    *,
     name: str | None = None,
-    tokenizer: str | None = None,
     force: bool = False,
+    tokenizer: str | None = None,
 ) -> StageResult:
     """Train the recipe's recommender on the run's dataset into `recommenders/NAME`.
 
@@ -37,38 +39,57 @@ def train(
     Args:
         folder: the run.
         recipe: recommender, training and evaluation settings.
-        run: seed, device, progress.
+        run: seed, device, progress; its scratch folder, if it has one, is left to the caller.
         name: what the recommender is called; None takes its kind.
-        tokenizer: name of the semantic IDs in the run; None takes the only ones there are.
         force: train even if the same recommender stands already.
+        tokenizer: name of the semantic IDs in the run; None takes the only ones there are.
 
     Raises:
-        ArtifactError: the dataset or the semantic IDs are missing.
+        ArtifactError: the dataset or the semantic IDs are missing, or there are several and none was named.
+        DataError: the semantic IDs were made from another dataset.
     """
-    name = name or recipe.default_name
-    part = cast(type[Recommender], load_class("recommender", recipe.recommender.kind))
-    parents = {"dataset": open_artifact(folder.dataset, "dataset")}
-    if part.needs_semantic_ids:
-        parents["tokenizer"] = _tokenizer(folder, tokenizer)
+    name = name_for(recipe.recommender.kind, name)
+    recommender: Recommender = build("recommender", recipe.recommender)
     selection = _selection(recipe.evaluation)
-    config: Json = recipe.model_dump(mode="json", include={"recommender", "training"})
-    config["selection"] = selection.model_dump(mode="json")
-    scratch = folder.scratch(f"{name}-{fingerprint('recommender', config, run.seed, parents)[:12]}")
+    request = _request(folder, recipe, recommender, selection, run, tokenizer)
+    scratch = run.scratch or folder.scratch(f"{name}-{fingerprint(**request)[:SCRATCH_DIGITS]}")
+    parents = request["parents"]
 
     def write(writer: ArtifactWriter) -> None:
-        _fit(part(recipe.recommender), recipe.training, selection, parents, replace(run, scratch=scratch), writer)
+        _fit(recommender, recipe.training, selection, parents, replace(run, scratch=scratch), writer)
 
-    result = make_artifact(
-        folder.recommender(name),
-        kind="recommender",
-        config=config,
-        seed=run.seed,
-        parents=parents,
-        write=write,
-        force=force,
-    )
-    shutil.rmtree(scratch, ignore_errors=True)
+    result = make_artifact(folder.recommender(name), **request, write=write, force=force)
+    if run.scratch is None:
+        _remove_scratch(folder, name)
     return result
+
+
+def _request(
+    folder: RunFolder,
+    recipe: Recipe,
+    recommender: Recommender,
+    selection: Protocol,
+    run: RunSettings,
+    tokenizer: str | None,
+) -> Request:
+    """What decides the recommender; training settings, selection and seed only where it learns by gradients."""
+    dataset = open_artifact(folder.dataset, "dataset")
+    parents = {"dataset": dataset}
+    if recommender.needs_semantic_ids:
+        parents["tokenizer"] = folder.only("tokenizer", tokenizer)
+        check_dataset(parents["tokenizer"], dataset)
+    config: Json = recipe.model_dump(mode="json", include={"recommender"})
+    if recommender.learns_by_gradient:
+        config |= recipe.model_dump(mode="json", include={"training"})
+        config["selection"] = selection.model_dump(mode="json")
+    seed = run.seed if recommender.learns_by_gradient else 0
+    return {"kind": "recommender", "config": config, "seed": seed, "parents": parents}
+
+
+def _remove_scratch(folder: RunFolder, name: str) -> None:
+    """Remove what trainings of this name left for resuming, also those with other settings that were given up."""
+    for path in folder.scratch("").glob(f"{name}-{'[0-9a-f]' * SCRATCH_DIGITS}"):
+        shutil.rmtree(path, ignore_errors=True)
 
 
 def _selection(protocol: Protocol) -> Protocol:
@@ -85,12 +106,13 @@ def _fit(
     recommender: Recommender,
     training: TrainingConfig,
     selection: Protocol,
-    parents: dict[str, Artifact],
+    parents: Mapping[str, Artifact | str],
     run: RunSettings,
     writer: ArtifactWriter,
 ) -> None:
-    dataset = Dataset.load(parents["dataset"].path)
-    ids = load_semantic_ids(parents["tokenizer"].path) if "tokenizer" in parents else None
+    paths = {role: parent.path for role, parent in parents.items() if isinstance(parent, Artifact)}
+    dataset = Dataset.load(paths["dataset"])
+    ids = load_semantic_ids(paths["tokenizer"]) if "tokenizer" in paths else None
     has_valid = len(dataset.examples("valid")) > 0
     validate = validator(dataset, selection, training.validate_users, run) if has_valid else None
     start = time.perf_counter()
@@ -98,29 +120,3 @@ def _fit(
     seconds = time.perf_counter() - start
     recommender.save(writer.path)
     writer.summary.update(train_seconds=seconds, parameters=recommender.num_parameters, report=report.as_json())
-
-
-def _tokenizer(folder: RunFolder, name: str | None) -> Artifact:
-    """The tokenizer called `name`, or the only one of the run.
-
-    Raises:
-        ArtifactError: it is missing, or there are several and none was named.
-    """
-    if name is not None:
-        return open_artifact(folder.tokenizer(name), "tokenizer")
-    home = folder.tokenizer("")
-    names = sorted(path.parent.name for path in home.glob(f"[!.]*/{MANIFEST}"))
-    if len(names) == 1:
-        return open_artifact(folder.tokenizer(names[0]), "tokenizer")
-    if not names:
-        raise ArtifactError(
-            "the run has no semantic IDs",
-            where=str(home),
-            next=f"make them with 'sidrec tokenize --run {folder.path}', or use 'sidrec run', which does",
-        )
-    raise ArtifactError(
-        f"the run has {len(names)} tokenizers: {', '.join(names)}",
-        where=str(home),
-        expected="one of them named",
-        next="add --tokenizer NAME",
-    )
