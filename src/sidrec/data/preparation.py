@@ -11,7 +11,7 @@ from typing import Annotated, Literal
 import polars as pl
 from pydantic import Field, SerializeAsAny
 
-from sidrec.config import Config, RunSettings, slot
+from sidrec.config import Config, RunSettings, build, kind_of, slot
 from sidrec.data import filters
 from sidrec.data.columns import Columns
 from sidrec.data.dataset import Dataset, Split
@@ -23,7 +23,6 @@ from sidrec.data.sequences import Sequences
 from sidrec.data.split import Auto, Splitter
 from sidrec.data.text import clean_items
 from sidrec.errors import ConfigError
-from sidrec.registry import load_class
 
 __all__ = ["PrepareConfig", "build_dataset", "reader_of"]
 
@@ -61,7 +60,7 @@ def build_dataset(raw: RawData, config: PrepareConfig, run: RunSettings) -> tupl
     Raises:
         DataError: nothing is left, or the data lack what a filter or the split needs.
     """
-    if raw.examples is not None and config.split.model_dump()["kind"] in ("auto", "given"):
+    if raw.examples is not None and kind_of(config.split) in ("auto", "given"):
         _refuse_filters(config)
         return _from_examples(raw, config)
     if raw.interactions is None:
@@ -71,11 +70,11 @@ def build_dataset(raw: RawData, config: PrepareConfig, run: RunSettings) -> tupl
 
 def reader_of(config: PrepareConfig) -> Reader:
     """The reader that the settings name."""
-    return load_class("reader", config.reader.model_dump()["kind"])(config.reader)
+    return build("reader", config.reader)
 
 
 def _splitter(config: PrepareConfig) -> Splitter:
-    return load_class("split", config.split.model_dump()["kind"])(config.split)
+    return build("split", config.split)
 
 
 def _from_interactions(raw: RawData, config: PrepareConfig, run: RunSettings) -> tuple[Dataset, list[filters.Drop]]:

@@ -13,9 +13,8 @@ from typing import Any, ClassVar, Literal
 import numpy as np
 from pydantic import Field
 
-from sidrec.config import Config, Part
+from sidrec.config import Config, Part, build
 from sidrec.errors import DataError
-from sidrec.registry import load_class
 from sidrec.tokenizers.placement import Quantized, first_of_each, place_nearest
 from sidrec.tokenizers.semantic_ids import SemanticIds
 from sidrec.types import IntArray
@@ -183,7 +182,7 @@ def settle_codes(config: Any, quantized: Quantized, extends: SemanticIds | None 
     Raises:
         DataError: `extends` does not fit these codes, or its own codes collide under a unique policy.
     """
-    policy: CollisionPolicy = load_class("collision", config.kind)(config)
+    policy: CollisionPolicy = build("collision", config)
     if extends is not None:
         quantized = _with_fixed(quantized, extends, policy)
     settled = policy.settle(quantized)
