@@ -1,19 +1,36 @@
 import json
+from dataclasses import replace
+from typing import Literal
 
+import numpy as np
 import polars as pl
 import pytest
 from tests.stages.fake_recommender import Cycle, GenerativeCycle, save_dataset, save_recommender
 
 from sidrec.artifact import open_artifact
 from sidrec.config import RunSettings
+from sidrec.data.dataset import Dataset, Examples
 from sidrec.errors import ArtifactError, DataError
 from sidrec.evaluation.protocol import Protocol
+from sidrec.evaluation.significance import bootstrap_mean
 from sidrec.stages.evaluate import evaluate
 from sidrec.stages.layout import RunFolder
 from sidrec.testing.toy import cycle_dataset, grid_semantic_ids
 
 RUN = RunSettings()
 PROTOCOL = Protocol(k=(1, 5), primary="ndcg@5")
+
+
+class WrongAfterHalf(Cycle):
+    """Right for users whose last item is in the first half of the catalogue."""
+
+    class Config(Cycle.Config):
+        kind: Literal["tests.stages.test_evaluate:WrongAfterHalf"] = "tests.stages.test_evaluate:WrongAfterHalf"
+
+    def rank(self, histories, request, run):
+        found = super().rank(histories, request, run)
+        wrong = histories.rows[histories.offsets[1:] - 1] >= len(self.catalog) // 2
+        return replace(found, rows=np.where(wrong[:, None], found.rows[:, ::-1], found.rows))
 
 
 @pytest.fixture
@@ -53,6 +70,25 @@ def test_writes_per_user_values_and_means(folder):
     assert "coverage@1" not in summary
     assert "recall@5" not in summary
     assert summary["users_per_second"] > 0
+
+
+def test_users_with_several_targets_are_counted_once_and_drawn_whole(tmp_path):
+    """Two test targets a user, as under a temporal split: 48 users, 96 examples."""
+    folder, whole = RunFolder(tmp_path / "run"), cycle_dataset(num_users=48)
+    users = np.repeat(np.arange(48, dtype=np.int32), 2)
+    test, none = Examples(users, np.tile(np.array([7, 8], np.int32), 48)), Examples(users[:0], users[:0])
+    dataset = Dataset(whole.catalog, whole.sequences, replace(whole.split, valid=none, test=test))
+    save_dataset(folder, dataset)
+    save_recommender(folder, "some", WrongAfterHalf(), dataset)
+    result = evaluate(folder.recommender("some"), "test", PROTOCOL, RUN)
+    assert (result.artifact.summary["users"], result.artifact.summary["examples"]) == (48, 96)
+    found = json.loads((result.artifact.path / "metrics.json").read_text())
+    assert (found["users"], found["examples"]) == (48, 96)
+    assert found["slices"]["history 7"]["users"] == 48
+    table = pl.read_parquet(result.artifact.path / "per_user.parquet")
+    hits, names = table["hit@1"].to_numpy(), table["user_id"].to_numpy()
+    interval = bootstrap_mean(hits, 0, users=names)
+    assert found["intervals"]["hit@1"] == [interval.low, interval.high] != [hits.mean(), hits.mean()]
 
 
 def test_misses_have_no_rank_and_ids_bring_sid_figures(folder):
