@@ -37,6 +37,9 @@ class Verbs(TyperGroup):
 _USAGE: type[Exception] = typer.BadParameter.__mro__[1]
 """The parser's own class for wrong usage; which module it lives in depends on the version of typer."""
 
+PARSER_INTERRUPTED = 130
+"""With this code, and without a word, the parser ends when Ctrl-C comes before a verb has begun."""
+
 app = typer.Typer(
     cls=Verbs,
     no_args_is_help=True,
@@ -68,12 +71,14 @@ app.add_typer(recipes.app, name="recipes")
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command; the exit code is 0 (done), 1 (failed) or 2 (wrong usage or settings)."""
-    from sidrec.cli.session import quiet_libraries
-
-    quiet_libraries()
     try:
+        from sidrec.cli.session import quiet_libraries
+
+        quiet_libraries()
         app(args=None if argv is None else list(argv), prog_name="sidrec")
     except SystemExit as end:
+        if end.code == PARSER_INTERRUPTED:
+            return report(KeyboardInterrupt(), debug=False)
         return end.code if isinstance(end.code, int) else int(end.code is not None)
     except KeyboardInterrupt as error:
         return report(error, debug=False)

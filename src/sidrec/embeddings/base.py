@@ -1,5 +1,6 @@
 """Item vectors and the interface of everything that makes them."""
 
+import json
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,7 +17,7 @@ from sidrec.types import FloatArray, Json
 
 __all__ = ["Embedder", "ItemEmbeddings", "unit_length"]
 
-FILE = "embeddings.safetensors"
+FILE, ABOUT = "embeddings.safetensors", "about"
 
 
 @dataclass(frozen=True)
@@ -60,8 +61,9 @@ class ItemEmbeddings:
 
     def save(self, directory: Path) -> None:
         """Write `embeddings.safetensors` into a directory."""
-        metadata = {"encoder": self.encoder, "catalog_digest": self.catalog_digest}
-        save_file({"vectors": np.ascontiguousarray(self.vectors, np.float32)}, directory / FILE, metadata)
+        # One entry: safetensors writes several in an order of its own, and equal vectors would differ in digest.
+        about = json.dumps({"encoder": self.encoder, "catalog_digest": self.catalog_digest}, ensure_ascii=False)
+        save_file({"vectors": np.ascontiguousarray(self.vectors, np.float32)}, directory / FILE, {ABOUT: about})
 
     @classmethod
     def load(cls, path: Path | str) -> "ItemEmbeddings":
@@ -72,8 +74,8 @@ class ItemEmbeddings:
     def of_artifact(cls, artifact: Artifact) -> "ItemEmbeddings":
         """Read the vectors of an artefact that was opened already."""
         with safe_open(artifact.path / FILE, framework="np") as file:
-            metadata = file.metadata()
-            return cls(file.get_tensor("vectors"), metadata["encoder"], metadata["catalog_digest"])
+            about: Json = json.loads(file.metadata()[ABOUT])
+            return cls(file.get_tensor("vectors"), about["encoder"], about["catalog_digest"])
 
 
 class Embedder(Part, ABC):
