@@ -72,6 +72,10 @@ class Catalog:
         """Hash of the ids in their order: what rows mean. Text is not part of it."""
         return digest_of(self.ids)
 
+    def begins_with(self, count: int, digest: str) -> bool:
+        """Whether the first `count` items are, in order, those of the catalogue with this digest."""
+        return digest_of(self.ids[:count]) == digest
+
     @cached_property
     def text_fields(self) -> list[str]:
         """Names of the columns that describe an item, apart from its id and image."""

@@ -123,11 +123,19 @@ def _check_saving(tokenizer: VectorTokenizer, embeddings: ItemEmbeddings) -> Non
 
 
 def _check_extension(tokenizer: VectorTokenizer, embeddings: ItemEmbeddings) -> None:
-    first = replace(embeddings, vectors=embeddings.vectors[:150])
-    old = tokenizer.encode(first)
-    new = tokenizer.encode(embeddings, extends=old)
+    ids = [f"item {row}" for row in range(len(embeddings.vectors))]
+    whole, part = (Catalog(pl.DataFrame({Columns.ITEM: ids[:count]})) for count in (len(ids), 150))
+    old = tokenizer.encode(replace(embeddings, vectors=embeddings.vectors[:150], catalog_digest=part.digest))
+    every = replace(embeddings, catalog_digest=whole.digest)
+    new = tokenizer.encode(every, extends=old, catalog=whole)
     assert np.array_equal(new.codes[:150], old.codes), "old items keep their codes"
     assert new.version == old.version + 1, "an extension is a new version"
+    moved = Catalog(pl.DataFrame({Columns.ITEM: ids[::-1]}))
+    try:
+        tokenizer.encode(replace(embeddings, catalog_digest=moved.digest), extends=old, catalog=moved)
+    except DataError:
+        return
+    raise AssertionError("a catalogue in another order is refused: its first items are not the old ones")
 
 
 def _check_wrong_catalogue(ids: SemanticIds) -> None:

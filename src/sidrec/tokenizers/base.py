@@ -8,9 +8,10 @@ from typing import Annotated, Any, ClassVar, Self
 from pydantic import Field, SerializeAsAny
 
 from sidrec.config import Config, Part, RunSettings, parse, slot
+from sidrec.data.catalog import Catalog
 from sidrec.data.dataset import Dataset
 from sidrec.embeddings.base import ItemEmbeddings
-from sidrec.errors import ArtifactError
+from sidrec.errors import ArtifactError, DataError
 from sidrec.registry import REGISTRY, load_class
 from sidrec.tokenizers.collisions import as_semantic_ids, settle_codes
 from sidrec.tokenizers.placement import Quantized
@@ -120,16 +121,21 @@ class VectorTokenizer(Tokenizer):
         latents = self.latents(vectors)
         return Quantized(self.quantize_latents(latents), self.sizes, latents, self.codebooks)
 
-    def encode(self, embeddings: ItemEmbeddings, extends: SemanticIds | None = None) -> SemanticIds:
+    def encode(
+        self, embeddings: ItemEmbeddings, extends: SemanticIds | None = None, catalog: Catalog | None = None
+    ) -> SemanticIds:
         """Semantic IDs of all items, collisions settled by the configured policy.
 
         Args:
             embeddings: vectors of the catalogue.
             extends: earlier semantic IDs of the catalogue's first items; these keep their codes.
+            catalog: needed with `extends`: the ids prove that the first items are still the same.
 
         Raises:
             DataError: `extends` does not fit, or there are more items than codes.
         """
+        if extends is not None:
+            _check_extension(extends, embeddings, catalog)
         settled = settle_codes(self.config.collisions, self.quantized(embeddings.vectors), extends)
         return as_semantic_ids(settled, embeddings.catalog_digest, extends)
 
@@ -138,6 +144,19 @@ class VectorTokenizer(Tokenizer):
         """An unfitted tokenizer with the configuration that `save` wrote."""
         path = directory / FILE
         return cls(parse(cls.Config, json.loads(path.read_text(encoding="utf-8")), where=str(path)))
+
+
+def _check_extension(extends: SemanticIds, embeddings: ItemEmbeddings, catalog: Catalog | None) -> None:
+    """Raise `DataError` unless the catalogue begins with the items of the earlier semantic IDs."""
+    if catalog is not None:
+        embeddings.check_fits(catalog)
+    if catalog is None or not catalog.begins_with(len(extends), extends.catalog_digest):
+        raise DataError(
+            f"nothing shows that the first {len(extends)} items are those of the earlier semantic IDs",
+            where=f"semantic IDs made for catalogue {extends.catalog_digest[:12]}",
+            expected="catalog=…, with the old items first, in their old order, and the new ones behind them",
+            next="put the new items last, or tokenize anew",
+        )
 
 
 def load_tokenizer(directory: Path) -> VectorTokenizer:
