@@ -5,6 +5,8 @@ from pathlib import Path
 
 import pytest
 
+from sidrec.cli.output import column_groups
+
 
 @pytest.fixture
 def run(trained: Path, tmp_path: Path) -> Path:
@@ -49,3 +51,11 @@ def test_lists_that_are_not_exact_say_how_to_make_them_so(sidrec, run: Path) -> 
 
 def test_run_prints_the_rules_too(sidrec, run: Path) -> None:
     assert sidrec("run", "popularity", "--run", run).err.count("history: all earlier events") == 1
+
+
+def test_wide_tables_are_cut_not_folded_on_a_narrow_terminal() -> None:
+    columns = ["recommender", "ndcg@10", "95 % interval", "certified (%)"]
+    lines = [["popularity", "0.0100", "0.0090 to 0.0110", "100.0"], ["tiger", "0.0200", "0.0190 to 0.0210", "97.5"]]
+    assert column_groups(columns, lines, width=400) == [[0, 1, 2, 3]]
+    assert column_groups(columns, lines, width=50) == [[0, 1, 2], [0, 3]]
+    assert column_groups(columns, lines, width=5) == [[0, 1], [0, 2], [0, 3]], "every table shows a column at least"

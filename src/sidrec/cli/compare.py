@@ -42,7 +42,7 @@ def compare(
         return
     rules, *remarks = comparison_remarks(result.artifact)
     note(rules)
-    print_table(columns, rows)
+    print_table(columns, rows, cut=True)
     for remark in remarks:
         note(remark)
     print_lines(examples_of(result.artifact))

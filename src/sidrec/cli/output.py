@@ -8,11 +8,14 @@ from typing import TYPE_CHECKING, Any
 import typer
 
 if TYPE_CHECKING:
+    from rich.table import Table
+
     from sidrec.recommenders.recommended import RecommendedList
     from sidrec.stages.inspect import Inspection, Node
     from sidrec.stages.layout import StageResult
 
 __all__ = [
+    "column_groups",
     "metric_rows",
     "note",
     "print_answers",
@@ -45,21 +48,53 @@ def print_json(value: Any) -> None:
     typer.echo(json.dumps(value, indent=1, ensure_ascii=False))
 
 
-def print_table(columns: Sequence[str], rows: Iterable[Sequence[str]], title: str = "") -> None:
-    """A table on stdout, as wide as it must be where there is no terminal; numbers stand to the right."""
-    from rich import box
+def print_table(columns: Sequence[str], rows: Iterable[Sequence[str]], title: str = "", *, cut: bool = False) -> None:
+    """A table on stdout, as wide as it must be where there is no terminal; numbers stand to the right.
+
+    Args:
+        columns: titles.
+        rows: cells.
+        title: stands above.
+        cut: what happens on a terminal that is too narrow: the table is cut into several that repeat the
+            first column, instead of folding the cells.
+    """
     from rich.console import Console
+
+    lines = [list(map(str, row)) for row in rows]
+    console = Console(file=sys.stdout, width=None if sys.stdout.isatty() else 400, highlight=False)
+    for group in column_groups(columns, lines, console.width) if cut else [list(range(len(columns)))]:
+        shown = [[line[index] for index in group] for line in lines]
+        console.print(_table([columns[index] for index in group], shown, title))
+
+
+def column_groups(columns: Sequence[str], lines: Sequence[Sequence[str]], width: int) -> list[list[int]]:
+    """Numbers of the columns of tables that fit a width, each with the first column again.
+
+    >>> column_groups(["name", "a", "b"], [["x", "1234567", "1234567"]], width=18)
+    [[0, 1], [0, 2]]
+    """
+    gap = 3
+    widths = [gap + max(map(len, column)) for column in zip(columns, *lines, strict=True)]
+    groups = [[0]]
+    for index in range(1, len(columns)):
+        if len(groups[-1]) > 1 and sum(widths[member] for member in groups[-1]) + widths[index] > width:
+            groups.append([0])
+        groups[-1].append(index)
+    return groups
+
+
+def _table(columns: Sequence[str], lines: Sequence[Sequence[str]], title: str) -> "Table":
+    from rich import box
     from rich.table import Table
     from rich.text import Text
 
-    lines = [list(map(str, row)) for row in rows]
     table = Table(title=title or None, title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False)
     for index, name in enumerate(columns):
         is_numeric = bool(lines) and all(set(line[index]) <= NUMERIC for line in lines)
         table.add_column(name, justify="right" if is_numeric else "left", overflow="fold")
     for line in lines:
         table.add_row(*(Text(cell) for cell in line))
-    Console(file=sys.stdout, width=None if sys.stdout.isatty() else 400, highlight=False).print(table)
+    return table
 
 
 def stage_json(stage: str, result: "StageResult") -> dict[str, Any]:
