@@ -43,6 +43,6 @@ def test_public_names_are_listed_and_wrong_ones_refused() -> None:
     "module", ["sidrec.data.dataset", "sidrec.tokenizers.semantic_ids", "sidrec.evaluation.ranking"]
 )
 def test_data_and_metrics_load_no_torch(module: str) -> None:
-    code = f"import sys, {module}; print([n for n in ('torch', 'transformers') if n in sys.modules])"
+    code = f"import sys, {module}; print([n for n in ('torch', 'transformers', 'sklearn') if n in sys.modules])"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"

@@ -1,10 +1,7 @@
-"""The walls of the house: registry, recipes, file sizes, documentation."""
+"""The walls of the house: registry, recipes, file sizes, documentation. What imports do is in `test_imports`."""
 
 import ast
-import importlib
 import re
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -64,26 +61,3 @@ def test_column_names_are_written_once() -> None:
         if strings.search(line) and ">>>" not in line
     ]
     assert not offenders, "use sidrec.data.columns.Columns"
-
-
-@pytest.mark.parametrize(
-    "module", ["sidrec", "sidrec.data.dataset", "sidrec.tokenizers.semantic_ids", "sidrec.evaluation.ranking"]
-)
-def test_light_modules_stay_light(module: str) -> None:
-    code = f"import sys, {module}; print([m for m in ('torch', 'transformers', 'sklearn') if m in sys.modules])"
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert done.stdout.strip() == "[]"
-
-
-def test_importing_the_package_changes_nothing() -> None:
-    code = (
-        "import logging, os, warnings; before = (dict(os.environ), list(warnings.filters), logging.root.handlers[:]);"
-        "import sidrec; assert before == (dict(os.environ), list(warnings.filters), logging.root.handlers[:])"
-    )
-    subprocess.run([sys.executable, "-c", code], check=True)
-
-
-def test_public_names_exist() -> None:
-    sidrec = importlib.import_module("sidrec")
-    for name in sidrec.__all__:
-        assert getattr(sidrec, name) is not None
