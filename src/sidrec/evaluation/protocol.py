@@ -57,7 +57,8 @@ class Protocol(Config):
     exact: bool = False
     """Widen every search until its list is certified to be the true top k."""
     search: BeamConfig | None = None
-    """How generative recommenders search; without it, each as its own settings say."""
+    """How generative recommenders search; without it, each as its own settings say. Validation during
+    training always searches as the recommender itself does, so that this needs no new training."""
     max_users: int = Field(default=0, ge=0)
     """Examples scored (under leave-one-out one a user), drawn once by the run's seed; 0 means all."""
     slices: SliceConfig = SliceConfig()
