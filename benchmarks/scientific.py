@@ -58,7 +58,7 @@ def run_all(data: Path, folder: RunFolder, methods: dict[str, list[str]], seed: 
     prepare(folder, parse(PrepareConfig, {"reader": reader}), data, run)
     for name, settings in methods.items():
         print(f"{name} …", flush=True)
-        run_recipe(folder, load_recipe(name, settings), run, name)
+        run_recipe(folder, load_recipe(name, settings), run, name=name)
     return compare(folder, run).artifact
 
 
