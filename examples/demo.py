@@ -57,7 +57,8 @@ def demo() -> int:
         say(f"  ({time.perf_counter() - begin:.0f} s)\n")
     say(f"Done in {(time.perf_counter() - start) / 60:.1f} minutes; the second time only what changed is done again.")
     say(f"Page with pictures: {shown(str(RUN / 'comparison' / 'comparison.html'))}")
-    say(f"Try: sidrec recommend {shown(str(RUN / 'recommenders' / 'tiger'))} --history 50,181,172 -k 10")
+    say(f"Try: .venv/bin/sidrec recommend {shown(str(RUN / 'recommenders' / 'tiger'))} --history 50,181,172 -k 10")
+    say("  (50, 181 and 172 are the Star Wars films of 1977, 1983 and 1980)")
     return 0
 
 

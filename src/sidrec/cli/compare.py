@@ -29,23 +29,24 @@ def compare(
     The rules of the evaluations hold; settings are fields of the protocol, as in 'sidrec evaluate', laid over them.
     """
     with run_settings(seed, device, threads) as settings_of_run:
-        from sidrec.stages.compare import common_protocol, comparison_remarks, comparison_rows, examples_of
-        from sidrec.stages.compare import compare as stage
+        from sidrec.stages import compare as home
         from sidrec.stages.layout import RunFolder
 
         folder, part = RunFolder(run), split.value
-        protocol = common_protocol(folder, part, settings or [])
-        result = stage(folder, settings_of_run, part=part, examples=examples, force=force, protocol=protocol)
-        columns, *rows = comparison_rows(result.artifact)
+        protocol = home.common_protocol(folder, part, settings or [])
+        result = home.compare(folder, settings_of_run, part=part, examples=examples, force=force, protocol=protocol)
+        columns, *rows = home.comparison_rows(result.artifact)
     if as_json:
         print_json(stage_json("compare", result) | {"rows": [dict(zip(columns, row, strict=True)) for row in rows]})
         return
-    rules, *remarks = comparison_remarks(result.artifact)
+    rules, *remarks = home.comparison_remarks(result.artifact)
     note(rules)
     print_table(columns, rows, cut=True)
     for remark in remarks:
         note(remark)
-    print_lines(examples_of(result.artifact))
+    shown = home.shown_in_examples(result.artifact)
+    print_lines([f"Lists of {shown} for users drawn at random:"] if shown else [])
+    print_lines(home.examples_of(result.artifact))
     print_stage("compare", result)
     note(f"page: {result.artifact.path / 'comparison.html'}")
 

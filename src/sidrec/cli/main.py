@@ -46,7 +46,7 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
     help="Interactions and item content in, a generative recommender with semantic IDs out.",
-    epilog="First steps: sidrec recipes ls, then sidrec run tiger --run runs/mine --reader table --path DATA",
+    epilog="First steps: sidrec prepare --reader table --path LOGS --run RUN, then sidrec run sasrec --run RUN",
 )
 
 

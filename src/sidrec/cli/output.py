@@ -1,6 +1,7 @@
 """Results on stdout (a table or JSON), remarks on stderr."""
 
 import json
+import math
 import sys
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
@@ -113,6 +114,30 @@ def print_stage(stage: str, result: "StageResult") -> None:
     """One line on stderr about a finished stage."""
     state = "up to date" if result.skipped else f"{result.seconds:.1f} s"
     note(f"{stage}: {state} ({result.artifact.path})")
+    if result.artifact.kind == "tokenizer":
+        for line in code_lines(result.artifact.summary):
+            note(f"  {line}")
+
+
+def code_lines(summary: Mapping[str, Any]) -> list[str]:
+    """What semantic IDs are like in a line, and a warning where they say nothing about kinship of items.
+
+    >>> code_lines({"items": 60, "sizes": [60, 1], "collision_rate_before": 0.0, "perplexity": [60.0, 1.0]})[1]
+    'warning: level 1 has a code for nearly every item, so items share nothing; try tokenizer.codebook_size=8'
+    """
+    sizes, perplexity, items = summary["sizes"], summary["perplexity"], summary["items"]
+    lines = [
+        f"semantic IDs of {items:,} items: codes a level {' × '.join(map(str, sizes))}, perplexity "
+        f"{', '.join(f'{value:.1f}' for value in perplexity)}, "
+        f"collision rate before the policy {100 * summary['collision_rate_before']:.1f} %"
+    ]
+    if items > 1 and perplexity[0] > items / 2:
+        better = max(2, math.ceil(items**0.5))
+        lines.append(
+            "warning: level 1 has a code for nearly every item, so items share nothing; "
+            f"try tokenizer.codebook_size={better}"
+        )
+    return lines
 
 
 def print_lines(texts: Iterable[str]) -> None:

@@ -28,7 +28,7 @@ __all__ = [
 ]
 
 NOTES = {
-    "test": "These are test figures: no checkpoint or setting was chosen on these targets.",
+    "test": "These are test figures: no checkpoint was chosen on these targets.",
     "valid": "These are validation figures: checkpoints were chosen on these targets, so they flatter. "
     "Compare recommenders on the test part.",
 }
@@ -45,7 +45,7 @@ def exact_note(certified: float) -> str:
         f"{100 * certified:.1f} % of the lists are certified to be the true top of the whole catalogue. To make all "
         "exact, add the setting exact=true (evaluate, compare) or the option --exact (recommend): the search is "
         "repeated with ever more beams for the users that lack the certificate, which needs no training and takes "
-        "several times as long. More beams from the start: search.beams=100."
+        "several times as long. search.beams=N searches with more beams from the start."
     )
 
 

@@ -24,7 +24,7 @@ from sidrec.stages.layout import RunFolder, StageResult, make_artifact
 from sidrec.tokenizers.semantic_ids import META, SemanticIds
 from sidrec.types import IntArray, Json
 
-__all__ = ["common_protocol", "compare", "comparison_remarks", "comparison_rows", "examples_of"]
+__all__ = ["common_protocol", "compare", "comparison_remarks", "comparison_rows", "examples_of", "shown_in_examples"]
 
 COMPARISON = "comparison.json"
 
@@ -92,6 +92,11 @@ def comparison_remarks(artifact: Artifact) -> list[str]:
 def examples_of(artifact: Artifact) -> list[str]:
     """The example users of a comparison, one text of several lines each."""
     return list(_read(artifact.path / COMPARISON)["examples"])
+
+
+def shown_in_examples(artifact: Artifact) -> str | None:
+    """Name of the recommender whose lists the example users show; None where there are none."""
+    return _read(artifact.path / COMPARISON)["examples_of"]
 
 
 def _recommenders(folder: RunFolder) -> dict[str, Artifact]:
