@@ -176,17 +176,17 @@ def _markdown_table(rows: Sequence[dict[str, str]]) -> str:
 STYLE = """
 :root { color-scheme: light; }
 body { font: 15px/1.55 system-ui, sans-serif; color: #1c1c1e; background: #fafafa; margin: 0; }
-main { max-width: 1080px; margin: 0 auto; padding: 2rem 1.2rem 4rem; }
+main { max-width: 1640px; margin: 0 auto; padding: 2rem 1.2rem 4rem; }
 h1 { font-size: 1.6rem; margin: 0 0 .3rem; } h2 { font-size: 1.15rem; margin: 2.2rem 0 .6rem; }
 .protocol { background: #eef3f8; border-left: 4px solid #0072b2; padding: .6rem .9rem; }
 .note, .legend { color: #55555a; font-size: .9rem; }
 .scroll { overflow-x: auto; background: #fff; border: 1px solid #e2e2e6; border-radius: 6px; }
-table { border-collapse: collapse; font-size: .86rem; font-variant-numeric: tabular-nums; }
-th, td { padding: .4rem .7rem; text-align: right; white-space: nowrap; border-bottom: 1px solid #eeeeee; }
+table { border-collapse: collapse; font-size: .8rem; font-variant-numeric: tabular-nums; }
+th, td { padding: .35rem .5rem; text-align: right; white-space: nowrap; border-bottom: 1px solid #eeeeee; }
 th:first-child, td:first-child { text-align: left; position: sticky; left: 0; background: #fff; font-weight: 600; }
-th { color: #55555a; font-weight: 600; } tr:last-child td { border-bottom: 0; }
+th { color: #55555a; font-weight: 600; white-space: normal; vertical-align: bottom; } tr:last-child td { border-bottom: 0; }
 figure { margin: 1rem 0; background: #fff; border: 1px solid #e2e2e6; border-radius: 6px; padding: .6rem; }
-figure img { max-width: 100%; height: auto; display: block; margin: 0 auto; }
+figure img { max-width: min(100%, 1080px); height: auto; display: block; margin: 0 auto; }
 pre { background: #fff; border: 1px solid #e2e2e6; border-radius: 6px; padding: .8rem; overflow-x: auto;
   font-size: .84rem; }
 """
