@@ -184,7 +184,8 @@ h1 { font-size: 1.6rem; margin: 0 0 .3rem; } h2 { font-size: 1.15rem; margin: 2.
 table { border-collapse: collapse; font-size: .8rem; font-variant-numeric: tabular-nums; }
 th, td { padding: .35rem .5rem; text-align: right; white-space: nowrap; border-bottom: 1px solid #eeeeee; }
 th:first-child, td:first-child { text-align: left; position: sticky; left: 0; background: #fff; font-weight: 600; }
-th { color: #55555a; font-weight: 600; white-space: normal; vertical-align: bottom; } tr:last-child td { border-bottom: 0; }
+th { color: #55555a; font-weight: 600; white-space: normal; vertical-align: bottom; }
+tr:last-child td { border-bottom: 0; }
 figure { margin: 1rem 0; background: #fff; border: 1px solid #e2e2e6; border-radius: 6px; padding: .6rem; }
 figure img { max-width: min(100%, 1080px); height: auto; display: block; margin: 0 auto; }
 pre { background: #fff; border: 1px solid #e2e2e6; border-radius: 6px; padding: .8rem; overflow-x: auto;
