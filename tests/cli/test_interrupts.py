@@ -114,7 +114,10 @@ def test_ctrl_c_in_any_stage_leaves_no_half_and_the_same_command_goes_on(
         else:
             press_at_the_end(patch)
         done = sidrec(*command)
-    assert (done.code, done.out, done.err.strip()) == (1, "", INTERRUPTED)
+    # On a slow machine lines of progress stand before the message.
+    assert (done.code, done.out) == (1, "")
+    assert done.err.strip().splitlines()[-1] == INTERRUPTED
+    assert "Traceback" not in done.err
     assert not target.exists()
     assert not list(target.parent.glob(f".{target.name}.*"))
     for other in set(VERBS.values()) - {VERBS[verb]}:
