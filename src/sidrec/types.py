@@ -12,12 +12,12 @@ Legend for shapes, used as suffixes (`logits_BWK`): B batch · U users · T hist
 K codes in a level · D width · W beams · N items · V vocabulary.
 """
 
-from typing import Any, NewType
+from typing import Any, Literal, NewType
 
 import numpy as np
 import numpy.typing as npt
 
-__all__ = ["BoolArray", "FloatArray", "IntArray", "ItemId", "Json"]
+__all__ = ["BoolArray", "FloatArray", "IntArray", "ItemId", "Json", "Metric"]
 
 ItemId = NewType("ItemId", str)
 """The caller's name of an item, as it stands in the caller's data."""
@@ -28,3 +28,6 @@ BoolArray = npt.NDArray[np.bool_]
 
 Json = dict[str, Any]
 """A JSON object."""
+
+Metric = Literal["l2", "cosine", "dot"]
+"""What makes a code the nearest: squared Euclidean distance, or the largest cosine or inner product."""

@@ -69,7 +69,7 @@ def test_unfitted_tokenizer_says_so() -> None:
 class Undecided(Given):
     """Breaks a promise: its codes are not those of the dataset's items."""
 
-    def codes(self, dataset: object) -> tuple[np.ndarray, tuple[int, ...]]:
+    def codes(self, dataset: object, run: object = None) -> tuple[np.ndarray, tuple[int, ...]]:
         return CODES[:20], (6, 3)
 
 

@@ -91,7 +91,7 @@ def _request(
     parents: dict[str, Artifact | str] = {"dataset": dataset.artifact, **tokenizer.sources()}
     if tokenizer.needs_embeddings:
         parents["embeddings"] = _embeddings(folder, embeddings, dataset)
-    seed = run.seed if tokenizer.needs_embeddings else 0
+    seed = run.seed if tokenizer.uses_seed else 0
     return {"kind": "tokenizer", "config": tokenizer.describe(), "seed": seed, "parents": parents}
 
 
@@ -119,7 +119,7 @@ def _write(
         quantized, facts = _learned(tokenizer, ItemEmbeddings.of_artifact(source), dataset, run)
     else:
         assert isinstance(tokenizer, ImportingTokenizer), f"{type(tokenizer).__name__} neither learns nor imports"
-        quantized = Quantized(*tokenizer.codes(dataset))
+        quantized = Quantized(*tokenizer.codes(dataset, run))
     policy: Any = tokenizer.config.collisions
     settled = settle_codes(policy, quantized)
     tokenizer.save(writer.path)

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import polars as pl
+import torch
 
 from sidrec.config import parse
 from sidrec.data.catalog import Catalog
@@ -16,6 +17,7 @@ from sidrec.embeddings.base import ItemEmbeddings
 from sidrec.errors import ArtifactError, DataError
 from sidrec.random import generator
 from sidrec.tokenizers.base import ImportingTokenizer, Tokenizer, VectorTokenizer, load_tokenizer
+from sidrec.tokenizers.residual import distances
 from sidrec.tokenizers.semantic_ids import SemanticIds
 from sidrec.types import FloatArray
 
@@ -104,9 +106,9 @@ def _check_residuals(tokenizer: VectorTokenizer, vectors: FloatArray) -> None:
     assert np.array_equal(codes, tokenizer.quantize(vectors)), "both ways to the codes give the same"
     assert quantized.sizes == tokenizer.sizes
     for level, codebook in enumerate(tokenizer.codebooks):
-        distances = np.square(rest[:, None] - codebook).sum(axis=2)
-        chosen = distances[np.arange(len(codes)), codes[:, level]]
-        assert np.allclose(chosen, distances.min(axis=1), rtol=1e-3, atol=1e-4), "the nearest code is chosen"
+        cost = distances(torch.from_numpy(rest), torch.from_numpy(codebook), tokenizer.metric).numpy()
+        chosen = cost[np.arange(len(codes)), codes[:, level]]
+        assert np.allclose(chosen, cost.min(axis=1), rtol=1e-3, atol=1e-4), "the nearest code is chosen"
         rest = rest - codebook[codes[:, level]]
     assert tokenizer.reconstruct(codes).shape == tokenizer.compared(vectors).shape, "codes stand for vectors"
 

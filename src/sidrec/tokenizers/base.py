@@ -16,7 +16,7 @@ from sidrec.registry import REGISTRY, load_class
 from sidrec.tokenizers.collisions import as_semantic_ids, settle_codes
 from sidrec.tokenizers.placement import Quantized
 from sidrec.tokenizers.semantic_ids import SemanticIds
-from sidrec.types import FloatArray, IntArray, Json
+from sidrec.types import FloatArray, IntArray, Json, Metric
 
 __all__ = ["ImportingTokenizer", "Tokenizer", "TokenizerConfig", "VectorTokenizer", "load_tokenizer"]
 
@@ -38,6 +38,13 @@ class Tokenizer(Part, ABC):
 
     needs_embeddings: ClassVar[bool] = True
     """Whether it works on item vectors; the others bring their codes from elsewhere."""
+    uses_seed: ClassVar[bool] = True
+    """Whether the run's seed decides its codes."""
+
+    @property
+    def needs_collaborative(self) -> bool:
+        """Whether `fit` also wants vectors learnt from what users did."""
+        return False
 
     def sources(self) -> dict[str, str]:
         """Role → digest of files outside the run that decide the codes."""
@@ -54,12 +61,13 @@ class Tokenizer(Part, ABC):
 
 
 class ImportingTokenizer(Tokenizer):
-    """Brings semantic IDs that were made elsewhere; it learns nothing and cannot encode vectors."""
+    """Has semantic IDs without looking at vectors: made elsewhere, or drawn; it learns nothing and cannot encode."""
 
     needs_embeddings = False
+    uses_seed = False
 
     @abstractmethod
-    def codes(self, dataset: Dataset) -> tuple[IntArray, tuple[int, ...]]:
+    def codes(self, dataset: Dataset, run: RunSettings = RunSettings()) -> tuple[IntArray, tuple[int, ...]]:
         """Codes int32[N, L] of the dataset's items before collisions are settled, and the sizes of the levels.
 
         Raises:
@@ -75,8 +83,20 @@ class VectorTokenizer(Tokenizer):
     """
 
     @abstractmethod
-    def fit(self, embeddings: ItemEmbeddings, run: RunSettings = RunSettings()) -> Self:
-        """Learn the codebooks."""
+    def fit(
+        self,
+        embeddings: ItemEmbeddings,
+        run: RunSettings = RunSettings(),
+        collaborative: ItemEmbeddings | None = None,
+    ) -> Self:
+        """Learn the codebooks.
+
+        Args:
+            embeddings: vectors of the catalogue.
+            run: seed, device, progress; with a scratch folder a killed `fit` goes on from there to the same codes.
+            collaborative: vectors of the same items learnt from what users did; only tokenizers with
+                `needs_collaborative` look at them.
+        """
 
     @abstractmethod
     def latents(self, vectors: FloatArray) -> FloatArray:
@@ -86,8 +106,13 @@ class VectorTokenizer(Tokenizer):
     def quantize_latents(self, latents: FloatArray) -> IntArray:
         """Codes int32[N, L] of the points that `latents` gives.
 
-        At every level that of the nearest code, whose codebook entry is then subtracted.
+        At every level that of the nearest code by `metric`, whose codebook entry is then subtracted.
         """
+
+    @property
+    def metric(self) -> Metric:
+        """What "nearest" means at every level."""
+        return "l2"
 
     @property
     @abstractmethod
@@ -119,7 +144,7 @@ class VectorTokenizer(Tokenizer):
     def quantized(self, vectors: FloatArray) -> Quantized:
         """The codes of vectors float32[N, D] with all that a collision policy may look at."""
         latents = self.latents(vectors)
-        return Quantized(self.quantize_latents(latents), self.sizes, latents, self.codebooks)
+        return Quantized(self.quantize_latents(latents), self.sizes, latents, self.codebooks, metric=self.metric)
 
     def encode(
         self, embeddings: ItemEmbeddings, extends: SemanticIds | None = None, catalog: Catalog | None = None

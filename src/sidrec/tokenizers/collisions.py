@@ -7,7 +7,7 @@ behind the code.
 """
 
 from abc import ABC, abstractmethod
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, ClassVar, Literal
 
 import numpy as np
@@ -214,9 +214,7 @@ def _with_fixed(quantized: Quantized, extends: SemanticIds, policy: CollisionPol
             f"the earlier semantic IDs cover {len(extends)} items, the catalogue has {len(quantized.codes)}",
             expected="a catalogue that begins with the same items and adds new ones behind them",
         )
-    return Quantized(
-        quantized.codes, quantized.sizes, quantized.latents, quantized.codebooks, extends.codes, extends.sizes
-    )
+    return replace(quantized, fixed=extends.codes, fixed_sizes=extends.sizes)
 
 
 def _num_changed(codes: IntArray, quantized: Quantized) -> int:

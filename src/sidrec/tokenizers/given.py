@@ -11,7 +11,7 @@ import numpy as np
 from pydantic import SerializeAsAny, field_validator
 
 from sidrec.artifact import file_digest
-from sidrec.config import Config, slot
+from sidrec.config import Config, RunSettings, slot
 from sidrec.data.catalog import Catalog
 from sidrec.data.columns import Columns
 from sidrec.data.dataset import Dataset
@@ -52,7 +52,7 @@ class Given(ImportingTokenizer):
         path = self.config.path
         return {"index": file_digest(_existing(path))} if path else {}
 
-    def codes(self, dataset: Dataset) -> tuple[IntArray, tuple[int, ...]]:
+    def codes(self, dataset: Dataset, run: RunSettings = RunSettings()) -> tuple[IntArray, tuple[int, ...]]:
         """Codes int32[N, L] of the dataset's items as they were given, and the sizes of the levels.
 
         Raises:

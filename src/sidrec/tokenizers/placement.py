@@ -13,7 +13,7 @@ import numpy as np
 from scipy.optimize import linear_sum_assignment
 
 from sidrec.errors import DataError
-from sidrec.types import BoolArray, FloatArray, IntArray
+from sidrec.types import BoolArray, FloatArray, IntArray, Metric
 
 __all__ = ["Quantized", "first_of_each", "place_nearest"]
 
@@ -29,6 +29,7 @@ class Quantized:
         codebooks: for each level float32[K, D]; residuals of a level are latents minus earlier codes.
         fixed: int32[M, L'], final codes of the first M items, which had theirs before.
         fixed_sizes: sizes of the L' levels of `fixed`.
+        metric: what makes a code the nearest.
     """
 
     codes: IntArray
@@ -37,6 +38,7 @@ class Quantized:
     codebooks: Sequence[FloatArray] = field(default_factory=list)
     fixed: IntArray | None = None
     fixed_sizes: tuple[int, ...] = ()
+    metric: Metric = "l2"
 
     @property
     def num_fixed(self) -> int:

@@ -9,12 +9,13 @@ from collections.abc import Sequence
 import numpy as np
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 from sidrec.errors import DataError
 from sidrec.tokenizers.base import VectorTokenizer
-from sidrec.types import FloatArray, IntArray
+from sidrec.types import FloatArray, IntArray, Metric
 
-__all__ = ["ResidualTokenizer", "nearest_codes", "residual_codes", "squared_distances", "sum_of_codes"]
+__all__ = ["ResidualTokenizer", "distances", "nearest_codes", "residual_codes", "squared_distances", "sum_of_codes"]
 
 CHUNK = 8192
 """Rows of one distance matrix: 8192 x 256 float32 are 8 MiB, which stays in the cache of a server core."""
@@ -30,19 +31,37 @@ def squared_distances(points_BD: Tensor, codebook_KD: Tensor) -> Tensor:
     return (partial_BK + points_BD.square().sum(1, keepdim=True)).clamp_min_(0)
 
 
-def nearest_codes(points_BD: Tensor, codebook_KD: Tensor) -> tuple[Tensor, Tensor]:
-    """The nearest code int64[B] of every point and its squared distance [B]; ties go to the lower code."""
+def distances(points_BD: Tensor, codebook_KD: Tensor, metric: Metric = "l2") -> Tensor:
+    """Distances [B, K] by one matrix product; those of `cosine` and `dot` are negative similarities.
+
+    >>> distances(torch.tensor([[3.0, 0.0]]), torch.tensor([[2.0, 0.0], [-1.0, 0.0]]), "cosine").tolist()
+    [[-1.0, 1.0]]
+    """
+    if metric == "l2":
+        return squared_distances(points_BD, codebook_KD)
+    if metric == "cosine":
+        points_BD, codebook_KD = F.normalize(points_BD, dim=1), F.normalize(codebook_KD, dim=1)
+    return -(points_BD @ codebook_KD.T)
+
+
+def nearest_codes(points_BD: Tensor, codebook_KD: Tensor, metric: Metric = "l2") -> tuple[Tensor, Tensor]:
+    """The nearest code int64[B] of every point and its distance [B]; ties go to the lower code."""
+    if metric != "l2":
+        found = [distances(chunk_BD, codebook_KD, metric).min(dim=1) for chunk_BD in points_BD.split(CHUNK)]
+        return torch.cat([each.indices for each in found]), torch.cat([each.values for each in found])
     codes: list[Tensor] = []
-    distances: list[Tensor] = []
+    lowest_all: list[Tensor] = []
     norms_K = codebook_KD.square().sum(1)
     for chunk_BD in points_BD.split(CHUNK):
         lowest, code = torch.addmm(norms_K, chunk_BD, codebook_KD.T, alpha=-2).min(dim=1)
         codes.append(code)
-        distances.append((lowest + chunk_BD.square().sum(1)).clamp_min_(0))
-    return torch.cat(codes), torch.cat(distances)
+        lowest_all.append((lowest + chunk_BD.square().sum(1)).clamp_min_(0))
+    return torch.cat(codes), torch.cat(lowest_all)
 
 
-def residual_codes(points_BD: Tensor, codebooks: Sequence[Tensor]) -> tuple[Tensor, list[Tensor]]:
+def residual_codes(
+    points_BD: Tensor, codebooks: Sequence[Tensor], metric: Metric = "l2"
+) -> tuple[Tensor, list[Tensor]]:
     """Codes int64[B, L] and the residual [B, D] that each level quantised.
 
     >>> books = [torch.tensor([[0.0], [10.0]]), torch.tensor([[-1.0], [1.0]])]
@@ -55,7 +74,7 @@ def residual_codes(points_BD: Tensor, codebooks: Sequence[Tensor]) -> tuple[Tens
     residuals: list[Tensor] = []
     for codebook_KD in codebooks:
         residuals.append(residual_BD)
-        codes.append(nearest_codes(residual_BD, codebook_KD)[0])
+        codes.append(nearest_codes(residual_BD, codebook_KD, metric)[0])
         residual_BD = residual_BD - codebook_KD[codes[-1]]
     return torch.stack(codes, dim=1), residuals
 
@@ -87,4 +106,4 @@ class ResidualTokenizer(VectorTokenizer):
     def quantize_latents(self, latents: FloatArray) -> IntArray:
         """Codes int32[N, L] of latents float32[N, D']."""
         codebooks = [torch.from_numpy(codebook) for codebook in self.codebooks]
-        return residual_codes(torch.from_numpy(latents), codebooks)[0].numpy().astype(np.int32)
+        return residual_codes(torch.from_numpy(latents), codebooks, self.metric)[0].numpy().astype(np.int32)

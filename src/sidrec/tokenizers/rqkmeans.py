@@ -50,7 +50,12 @@ class RQKMeans(ResidualTokenizer):
         normalize: bool = False
         """Scale vectors to length 1 first, so that angles are quantised instead of positions."""
 
-    def fit(self, embeddings: ItemEmbeddings, run: RunSettings = RunSettings()) -> Self:
+    def fit(
+        self,
+        embeddings: ItemEmbeddings,
+        run: RunSettings = RunSettings(),
+        collaborative: ItemEmbeddings | None = None,
+    ) -> Self:
         """Learn the codebooks, one k-means a level."""
         config: RQKMeans.Config = self.config
         residual_ND = torch.from_numpy(self.latents(embeddings.vectors)).to(run.torch_device())

@@ -101,12 +101,18 @@ class RQVAE(ResidualTokenizer):
             raise DataError("this RQVAE has no network yet", next="call fit(embeddings) first")
         return self._network
 
-    def fit(self, embeddings: ItemEmbeddings, run: RunSettings = RunSettings()) -> Self:
+    def fit(
+        self,
+        embeddings: ItemEmbeddings,
+        run: RunSettings = RunSettings(),
+        collaborative: ItemEmbeddings | None = None,
+    ) -> Self:
         """Train the network; keeps the best state it saw.
 
         Args:
             embeddings: vectors of the catalogue.
             run: seed, device, progress.
+            collaborative: not looked at.
         """
         config: RQVAE.Config = self.config
         device = run.torch_device()
