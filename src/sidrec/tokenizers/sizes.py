@@ -39,6 +39,7 @@ class SizedConfig(TokenizerConfig):
             raise ValueError(f"codebook_sizes names {len(self.codebook_sizes)} levels, levels says {self.levels}")
         if self.codebook_size != fields["codebook_size"].default and set(self.codebook_sizes) != {self.codebook_size}:
             raise ValueError(
-                f"codebook_sizes {list(self.codebook_sizes)} and codebook_size {self.codebook_size} contradict each other"
+                f"codebook_sizes {list(self.codebook_sizes)} and codebook_size {self.codebook_size} contradict each "
+                "other; leave one of them out"
             )
         return self
