@@ -84,7 +84,7 @@ def test_as_many_codes_as_points_is_the_assignment_problem() -> None:
     codes = balanced_codes(distances, 1, 1)
     assert sorted(codes.tolist()) == list(range(30))
     best = linear_sum_assignment(distances.numpy())[1]
-    assert distances[range(30), codes].sum() <= 1.001 * distances[range(30), best].sum()
+    assert distances[range(30), codes].sum() <= 1.01 * distances[range(30), best].sum()
 
 
 def test_impossible_bounds_are_refused() -> None:
