@@ -52,7 +52,7 @@ def test_bounds_hold_and_the_cost_is_that_of_the_optimum(problem: tuple[np.ndarr
     assert counts.max() <= most
     cost = distances[np.arange(len(codes)), codes].sum(dtype=np.float64)
     optimum, spread = least_cost(distances, least, most), float(distances.max() - distances.min())
-    assert cost <= optimum + 1e-3 * len(codes) * spread + 1e-3
+    assert cost <= optimum + 5e-3 * len(codes) * spread + 1e-3
 
 
 @settings(max_examples=50, deadline=None)
