@@ -38,6 +38,9 @@ REGISTRY: dict[str, dict[str, str]] = {
         "auto": "sidrec.tokenizers.auto:Auto",
         "rqkmeans": "sidrec.tokenizers.rqkmeans:RQKMeans",
         "rqvae": "sidrec.tokenizers.rqvae:RQVAE",
+        "opq": "sidrec.tokenizers.opq:OPQ",
+        "fsq": "sidrec.tokenizers.fsq:FSQ",
+        "random": "sidrec.tokenizers.random_codes:RandomCodes",
         "given": "sidrec.tokenizers.given:Given",
     },
     "collision": {
