@@ -41,6 +41,9 @@ REGISTRY: dict[str, dict[str, str]] = {
         "rqkmeans": "sidrec.tokenizers.rqkmeans:RQKMeans",
         "rqvae": "sidrec.tokenizers.rqvae:RQVAE",
         "letter": "sidrec.tokenizers.letter:Letter",
+        "opq": "sidrec.tokenizers.opq:OPQ",
+        "fsq": "sidrec.tokenizers.fsq:FSQ",
+        "random": "sidrec.tokenizers.random_codes:RandomCodes",
         "given": "sidrec.tokenizers.given:Given",
     },
     "collision": {
