@@ -8,16 +8,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sidrec.errors import DataError
-from sidrec.tokenizers.collisions import (
-    AppendLevel,
-    CollisionPolicy,
-    Keep,
-    NearestFree,
-    Settled,
-    SinkhornReassign,
-    settle_codes,
+from sidrec.tokenizers.collisions import CollisionPolicy, Settled, settle_codes
+from sidrec.tokenizers.counting import AppendLevel, Keep
 )
 from sidrec.tokenizers.placement import Quantized
+from sidrec.tokenizers.reassignment import NearestFree, SinkhornReassign
 from sidrec.tokenizers.semantic_ids import SemanticIds
 
 POLICIES = [AppendLevel(), NearestFree(), SinkhornReassign(rounds=2)]

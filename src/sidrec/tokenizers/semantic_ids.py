@@ -71,7 +71,7 @@ class SemanticIds:
         """Hash of codes, sizes, catalogue and version."""
         about = digest_of([self.codes.shape, self.sizes, self.catalog_digest, self.version])
         found = hashlib.sha256(about.encode())
-        found.update(np.ascontiguousarray(self.codes, "<i4"))
+        found.update(np.ascontiguousarray(self.codes, "<i4").data)
         return found.hexdigest()
 
     @cached_property
