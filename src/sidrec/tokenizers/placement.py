@@ -6,7 +6,7 @@ makes of collisions is decided in `collisions` and `reassignment`.
 """
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 
@@ -19,6 +19,8 @@ from sidrec.types import BoolArray, FloatArray, IntArray, Metric
 
 __all__ = ["Quantized", "first_of_each", "place_nearest"]
 
+BLOCK = 1024
+"""Items whose distances are computed together, at least."""
 ROOM_LIMIT = 2**62
 """More free codes than these are counted as these."""
 
@@ -109,10 +111,13 @@ def place_nearest(codes: IntArray, quantized: Quantized) -> int:
     if stays.all():
         return 0
     leaving: list[IntArray] = []
-    for movers, free in _crowds(codes, index, stays, quantized):
-        placed, chosen = _assigned(_costs(quantized, movers, free))
-        codes[movers[placed], -1] = free[chosen]
-        leaving.append(np.delete(movers, placed))
+    for block in _blocks(_crowds(codes, index, stays, quantized)):
+        costs = _costs(quantized, np.concatenate([movers for movers, _ in block]))
+        for movers, free in block:
+            own, costs = costs[: len(movers)], costs[len(movers) :]
+            placed, chosen = _assigned(own[:, free])
+            codes[movers[placed], -1] = free[chosen]
+            leaving.append(np.delete(movers, placed))
     rows = np.sort(np.concatenate(leaving))
     if len(rows):
         _send_on(codes, rows, quantized)
@@ -170,25 +175,41 @@ def _crowds(
         yield np.sort(movers), np.flatnonzero(is_free)
 
 
+def _blocks(crowds: Iterable[tuple[IntArray, IntArray]]) -> Iterator[list[tuple[IntArray, IntArray]]]:
+    """Crowds in blocks of many items, whose distances are one matrix product."""
+    block: list[tuple[IntArray, IntArray]] = []
+    count = 0
+    for crowd in crowds:
+        block.append(crowd)
+        count += len(crowd[0])
+        if count >= BLOCK:
+            yield block
+            block, count = [], 0
+    if block:
+        yield block
+
+
+def _costs(quantized: Quantized, rows: IntArray) -> FloatArray:
+    """float64[M, K], distances of items to the codes of the last level."""
+    import torch
+
+    from sidrec.tokenizers.residual import distances
+
+    points, codebook = quantized.residuals(rows), quantized.codebooks[-1].astype(np.float64)
+    return distances(torch.from_numpy(points), torch.from_numpy(codebook), quantized.metric).numpy()
+
+
 def _assigned(costs: FloatArray) -> tuple[IntArray, IntArray]:
     """The cheapest assignment of as many items as can be: items and the columns they get."""
     num_free = costs.shape[1]
+    if len(costs) == 1 and num_free:
+        return np.zeros(1, np.int64), costs.argmin(axis=1)
     if len(costs) <= num_free or not num_free:
         return linear_sum_assignment(costs)
     # Of a crowd only the cheapest items of a column can get it: if a dearer one had it, one of these would be left.
     contenders = np.unique(np.argpartition(costs, num_free - 1, axis=0)[:num_free])
     items, columns = linear_sum_assignment(costs[contenders])
     return contenders[items], columns
-
-
-def _costs(quantized: Quantized, rows: IntArray, codes: IntArray) -> FloatArray:
-    """float64[M, F], distances of items to codes of the last level."""
-    import torch
-
-    from sidrec.tokenizers.residual import distances
-
-    points, codebook = quantized.residuals(rows), quantized.codebooks[-1][codes].astype(np.float64)
-    return distances(torch.from_numpy(points), torch.from_numpy(codebook), quantized.metric).numpy()
 
 
 def _paired(points: FloatArray, chosen: FloatArray, metric: Metric) -> FloatArray:

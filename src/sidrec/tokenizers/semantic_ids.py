@@ -122,8 +122,8 @@ class SemanticIds:
 
     def save(self, directory: Path, catalog: Catalog) -> None:
         """Write the table and its description into a directory."""
-        columns = {f"code_{level + 1}": self.codes[:, level] for level in range(self.num_levels)}
-        pl.DataFrame({Columns.ITEM: catalog.ids, **columns}).write_parquet(directory / TABLE)
+        columns = [pl.Series(name, self.codes[:, level]) for level, name in enumerate(_columns(self.num_levels))]
+        catalog.items.select(Columns.ITEM).with_columns(columns).write_parquet(directory / TABLE)
         meta = {"sizes": self.sizes, "catalog_digest": self.catalog_digest, "version": self.version}
         (directory / META).write_text(json.dumps(meta, indent=1), encoding="utf-8")
 
@@ -131,5 +131,10 @@ class SemanticIds:
     def load(cls, directory: Path) -> "SemanticIds":
         """Read the table from a directory."""
         meta = json.loads((directory / META).read_text(encoding="utf-8"))
-        codes = pl.read_parquet(directory / TABLE).drop(Columns.ITEM).to_numpy().astype(np.int32)
+        table = pl.read_parquet(directory / TABLE, columns=_columns(len(meta["sizes"])))
+        codes = table.to_numpy().astype(np.int32, order="C")
         return cls(codes, tuple(meta["sizes"]), meta["catalog_digest"], meta["version"])
+
+
+def _columns(num_levels: int) -> list[str]:
+    return [f"code_{level + 1}" for level in range(num_levels)]
