@@ -47,10 +47,11 @@ REGISTRY: dict[str, dict[str, str]] = {
         "given": "sidrec.tokenizers.given:Given",
     },
     "collision": {
-        "append_level": "sidrec.tokenizers.collisions:AppendLevel",
-        "nearest_free": "sidrec.tokenizers.collisions:NearestFree",
-        "sinkhorn_reassign": "sidrec.tokenizers.collisions:SinkhornReassign",
-        "keep": "sidrec.tokenizers.collisions:Keep",
+        "append_level": "sidrec.tokenizers.counting:AppendLevel",
+        "nearest_free": "sidrec.tokenizers.reassignment:NearestFree",
+        "sinkhorn_reassign": "sidrec.tokenizers.reassignment:SinkhornReassign",
+        "hashed_round_robin": "sidrec.tokenizers.counting:HashedRoundRobin",
+        "keep": "sidrec.tokenizers.counting:Keep",
     },
     "recommender": {
         "popularity": "sidrec.recommenders.popularity:Popularity",

@@ -34,7 +34,7 @@ class Given(ImportingTokenizer):
 
         kind: Literal["given"] = "given"
         collisions: Annotated[SerializeAsAny[Config], slot("collision")] = "keep"  # type: ignore[assignment]  # As in the base.
-        """What happens to items with equal codes: keep or append_level."""
+        """What happens to items with equal codes: keep, append_level or hashed_round_robin."""
         path: str = ""
         """The index file; empty means the codes that came with the dataset."""
         sizes: tuple[int, ...] = ()
@@ -44,7 +44,9 @@ class Given(ImportingTokenizer):
         @classmethod
         def _works_without_vectors(cls, value: Any) -> Any:
             if load_class("collision", value.kind).needs_vectors:
-                raise ValueError("imported codes have no vectors to compare; use keep or append_level")
+                raise ValueError(
+                    "imported codes have no vectors to compare; use keep, append_level or hashed_round_robin"
+                )
             return value
 
     def sources(self) -> dict[str, str]:
