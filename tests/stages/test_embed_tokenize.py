@@ -72,7 +72,7 @@ def test_the_report(folder: RunFolder) -> None:
     assert len(report["after"]["levels"]) == 3
     assert 0 < report["relative_reconstruction_error"] < 1
     assert result.artifact.summary["collision_rate_before"] == report["before"]["collision_rate"]
-    assert result.artifact.summary["sizes"] == list(load_semantic_ids(result.artifact.path).sizes)
+    assert result.artifact.summary["codebook_sizes"] == list(load_semantic_ids(result.artifact.path).sizes)
     assert (result.artifact.path / "quality.png").stat().st_size > 1000
 
 
@@ -173,7 +173,7 @@ def test_identical_items_are_reported_and_still_told_apart(tmp_path: Path) -> No
     folder = run_with(tmp_path, replace(dataset, catalog=Catalog(items)))
     embed(folder, VECTORS, RUN)
     result = tokenize(folder, SMALL, RUN)
-    assert result.artifact.summary["items_with_duplicate_input"] == 24
+    assert result.artifact.summary["num_duplicates"] == 24
     assert load_semantic_ids(result.artifact.path).sizes == (1, 1, 24)
 
 

@@ -15,7 +15,7 @@ from sidrec.data.columns import Columns
 from sidrec.errors import DataError
 from sidrec.types import IntArray
 
-__all__ = ["SemanticIds"]
+__all__ = ["SemanticIds", "codes_text"]
 
 TABLE, META = "semantic_ids.parquet", "semantic_ids.json"
 
@@ -86,7 +86,7 @@ class SemanticIds:
 
     def text(self, row: int) -> str:
         """The codes of a row as people read them: `<a_12><b_3><c_200>`."""
-        return "".join(f"<{chr(ord('a') + level)}_{code}>" for level, code in enumerate(self.codes[row]))
+        return codes_text(self.codes[row].tolist())
 
     def check_fits(self, catalog: Catalog) -> None:
         """Raise `DataError` unless these are the semantic IDs of exactly this catalogue."""
@@ -110,3 +110,12 @@ class SemanticIds:
         meta = json.loads((directory / META).read_text(encoding="utf-8"))
         codes = pl.read_parquet(directory / TABLE).drop(Columns.ITEM).to_numpy().astype(np.int32)
         return cls(codes, tuple(meta["sizes"]), meta["catalog_digest"], meta["version"])
+
+
+def codes_text(codes: Sequence[int]) -> str:
+    """Codes of an item, or the first of them, as people read them.
+
+    >>> codes_text([12, 3])
+    '<a_12><b_3>'
+    """
+    return "".join(f"<{chr(ord('a') + level)}_{code}>" for level, code in enumerate(codes))
