@@ -72,7 +72,7 @@ def _collisions(report: Json) -> list[Json]:
         return []
     kept = report["after"]["collision_rate"] > MAX_COLLISIONS
     return _advice(
-        f"before the collision policy {_percent(rate)} of the codes are missing for items to be unique",
+        f"collision rate {_percent(rate)} before the policy: so many items repeat the codes of others",
         "A recommender cannot tell apart items that share their codes, and evaluation treats them as tied."
         if kept
         else "The codes of so many items are chosen by the policy, which knows less about them than their vectors.",
@@ -120,7 +120,7 @@ def _uneven_levels(report: Json) -> list[Json]:
     return _advice(
         f"perplexity of level {', '.join(numbers)}: {figures}, so few codes hold most of the items",
         "Unevenly used codes tell items apart badly, and items behind crowded codes collide.",
-        "use a tokenizer that balances its codes, or a smaller tokenizer.codebook_size",
+        "use a tokenizer with balanced codebooks" + ("" if _collisions(report) else " or a smaller codebook_size"),
     )
 
 
@@ -144,7 +144,7 @@ def _lossy(report: Json) -> list[Json]:
     return _advice(
         f"the codes keep {_percent(max(0.0, 1 - error))} of what the vectors say (reconstruction error {error:.3f})",
         "Similar items are then similar by accident.",
-        "raise tokenizer.codebook_size or tokenizer.levels; of a trained tokenizer, train longer or more gently",
+        "raise tokenizer.codebook_size or tokenizer.levels; let a trained tokenizer train longer",
     )
 
 

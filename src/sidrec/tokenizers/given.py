@@ -16,7 +16,7 @@ from sidrec.data.catalog import Catalog
 from sidrec.data.columns import Columns
 from sidrec.data.dataset import Dataset
 from sidrec.data.files import existing
-from sidrec.data.index import read_index
+from sidrec.data.index import read_codes
 from sidrec.data.raw import CODES
 from sidrec.errors import DataError
 from sidrec.registry import load_class
@@ -36,7 +36,7 @@ class Given(ImportingTokenizer):
         collisions: Annotated[SerializeAsAny[Config], slot("collision")] = "keep"  # type: ignore[assignment]  # As in the base.
         """What happens to items with equal codes: keep or append_level."""
         path: str = ""
-        """The index file; empty means the codes that came with the dataset."""
+        """An index file, or an info file of MiniOneRec (.txt); empty means the codes that came with the dataset."""
         sizes: tuple[int, ...] = ()
         """Codes in each level; empty means up to the highest code that occurs."""
 
@@ -75,7 +75,7 @@ class Given(ImportingTokenizer):
 
 def _from_file(path: Path, catalog: Catalog) -> IntArray:
     """Codes int32[N, L] of an index file, in catalogue order."""
-    index = read_index(path)
+    index = read_codes(path)
     _check_items(index[Columns.ITEM].to_list(), catalog, path)
     codes = np.array(index[CODES].to_list(), dtype=np.int32)
     ordered = np.empty_like(codes)

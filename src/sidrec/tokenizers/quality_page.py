@@ -53,10 +53,10 @@ def quality_page(report: Json, png: bytes) -> str:
         parts += _section(title, _purity_rows(report["purity"]), PURITY_LEGEND)
     if report["neighbours"]:
         parts += _section("Prefixes against neighbours", _neighbour_rows(report["neighbours"]), NEIGHBOURS_LEGEND)
-    parts += _section("Largest groups before the policy", _item_rows(report["largest_groups"]), "")
+    parts += _groups("Largest groups before the policy", report["largest_groups"])
     for depth, groups in enumerate(report["examples"], start=1):
         title = f"Items that share their first {'code' if depth == 1 else f'{depth} codes'}"
-        parts += _section(title, _item_rows(groups), "")
+        parts += _groups(title, groups)
     return page("Quality of semantic IDs", parts)
 
 
@@ -96,7 +96,7 @@ def _level_rows(when: str, quality: Json) -> list[dict[str, str]]:
 def _collision_rows(report: Json) -> list[dict[str, str]]:
     rows = [
         {
-            "": when,
+            "policy": when,
             "collision rate (%)": f"{100 * quality['collision_rate']:.2f}",
             "different semantic IDs": f"{quality['distinct_codes']:,}",
             "items that share theirs": f"{quality['items_sharing']:,}",
@@ -144,7 +144,7 @@ def _neighbour_rows(found: Json) -> list[dict[str, str]]:
     if found["random"]:
         figures.append(("by chance", found["random"]))
     return [
-        {"": name, "code similarity": f"{figure['code_similarity']:.4f}"}
+        {"pairs": name, "code similarity": f"{figure['code_similarity']:.4f}"}
         | {
             f"same first {depth} (%)": f"{100 * share:.2f}"
             for depth, share in enumerate(figure["same_prefix"], start=1)
@@ -153,8 +153,9 @@ def _neighbour_rows(found: Json) -> list[dict[str, str]]:
     ]
 
 
-def _item_rows(groups: Sequence[Json]) -> list[dict[str, str]]:
-    return [
-        {"codes": group["codes"], "items": f"{group['items']:,}", "some of them": " · ".join(group["titles"])}
-        for group in groups
-    ]
+def _groups(title: str, groups: Sequence[Json]) -> list[str]:
+    """Heading, and for each group of items its codes, size and some titles; nothing without groups."""
+    if not groups:
+        return []
+    texts = ["\n".join([f"{group['codes']}  {group['items']:,} items", *group["titles"]]) for group in groups]
+    return [paragraph(title, tag="h2"), *(paragraph(text, tag="pre") for text in texts)]

@@ -104,6 +104,11 @@ class SemanticIds:
         meta = {"sizes": self.sizes, "catalog_digest": self.catalog_digest, "version": self.version}
         (directory / META).write_text(json.dumps(meta, indent=1), encoding="utf-8")
 
+    @staticmethod
+    def item_ids(directory: Path) -> list[str]:
+        """Ids of the items of the table in a directory, in row order."""
+        return pl.read_parquet(directory / TABLE, columns=[Columns.ITEM])[Columns.ITEM].to_list()
+
     @classmethod
     def load(cls, directory: Path) -> "SemanticIds":
         """Read the table from a directory."""
