@@ -17,6 +17,9 @@ def tokenize(
     kind: Annotated[str, typer.Option("--kind", help=f"{kinds_text('tokenizer')}.")] = "auto",
     settings: Settings = None,
     embeddings: Annotated[str | None, typer.Option("--embeddings", help="Which vectors of the run.")] = None,
+    collaborative: Annotated[
+        str | None, typer.Option("--collaborative", help="Which vectors learnt from what users did, for 'letter'.")
+    ] = None,
     name: Name = None,
     seed: Seed = 0,
     device: Device = "auto",
@@ -31,7 +34,15 @@ def tokenize(
         from sidrec.stages.tokenize import tokenize as stage
 
         config = part_config("tokenizer", kind, settings or [])
-        result = stage(RunFolder(run), config, settings_of_run, name=name, force=force, embeddings=embeddings)
+        result = stage(
+            RunFolder(run),
+            config,
+            settings_of_run,
+            name=name,
+            force=force,
+            embeddings=embeddings,
+            collaborative=collaborative,
+        )
     if as_json:
         print_json(stage_json("tokenize", result))
     else:

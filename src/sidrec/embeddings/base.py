@@ -12,10 +12,11 @@ from safetensors.numpy import save_file
 from sidrec.artifact import Artifact, open_artifact
 from sidrec.config import Part, RunSettings
 from sidrec.data.catalog import Catalog
+from sidrec.data.dataset import Dataset
 from sidrec.errors import DataError
 from sidrec.types import FloatArray, Json
 
-__all__ = ["Embedder", "ItemEmbeddings", "unit_length"]
+__all__ = ["ContentEmbedder", "Embedder", "ItemEmbeddings", "unit_length"]
 
 FILE, ABOUT = "embeddings.safetensors", "about"
 
@@ -79,7 +80,7 @@ class ItemEmbeddings:
 
 
 class Embedder(Part, ABC):
-    """Makes one vector an item from a catalogue."""
+    """Makes one vector an item."""
 
     def sources(self) -> dict[str, str]:
         """Role → digest of files outside the run that decide the vectors."""
@@ -90,8 +91,20 @@ class Embedder(Part, ABC):
         return {}
 
     @abstractmethod
+    def embed_items(self, dataset: Dataset, run: RunSettings) -> ItemEmbeddings:
+        """Vectors of all items of a dataset, in catalogue order."""
+
+
+class ContentEmbedder(Embedder):
+    """Makes vectors from what the catalogue says about items, whatever users did with them."""
+
+    @abstractmethod
     def embed(self, catalog: Catalog, run: RunSettings) -> ItemEmbeddings:
         """Vectors of all items, in catalogue order."""
+
+    def embed_items(self, dataset: Dataset, run: RunSettings) -> ItemEmbeddings:
+        """Vectors of all items of a dataset, in catalogue order."""
+        return self.embed(dataset.catalog, run)
 
 
 def unit_length(vectors: FloatArray) -> FloatArray:

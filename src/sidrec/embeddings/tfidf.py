@@ -11,7 +11,7 @@ from pydantic import Field
 
 from sidrec.config import Config, RunSettings
 from sidrec.data.catalog import Catalog
-from sidrec.embeddings.base import Embedder, ItemEmbeddings, unit_length
+from sidrec.embeddings.base import ContentEmbedder, ItemEmbeddings, unit_length
 from sidrec.embeddings.fields import joined_texts, text_facts
 from sidrec.errors import DataError
 from sidrec.random import generator
@@ -20,7 +20,7 @@ from sidrec.types import Json
 __all__ = ["TfidfEmbedder"]
 
 
-class TfidfEmbedder(Embedder):
+class TfidfEmbedder(ContentEmbedder):
     """Words weighted by rarity, reduced to some dozen dimensions."""
 
     class Config(Config):
