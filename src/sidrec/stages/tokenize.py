@@ -18,7 +18,7 @@ from sidrec.tokenizers.base import ImportingTokenizer, Tokenizer, VectorTokenize
 from sidrec.tokenizers.collisions import as_semantic_ids, settle_codes
 from sidrec.tokenizers.placement import Quantized
 from sidrec.tokenizers.semantic_ids import SemanticIds
-from sidrec.tokenizers.vector_quality import duplicate_vectors, reconstruction_error
+from sidrec.tokenizers.vector_quality import vector_quality
 from sidrec.types import Json
 
 __all__ = ["load_semantic_ids", "needs_embeddings", "tokenize", "tokenizer_name"]
@@ -191,10 +191,6 @@ def _learned(
     vectors = embeddings.vectors
     with run.progress("encode items", None) as advance:
         quantized = tokenizer.quantized(vectors)
-        error = reconstruction_error(vectors, quantized.codes, tokenizer.reconstruct, tokenizer.compared)
-        facts = {
-            "relative_reconstruction_error": error,
-            "duplicate_inputs": duplicate_vectors(vectors, dataset.catalog.ids),
-        }
+        facts = vector_quality(tokenizer, vectors, quantized.codes, dataset.catalog.ids)
         advance()
     return quantized, facts

@@ -7,9 +7,10 @@ from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
 
+from sidrec.tokenizers.base import VectorTokenizer
 from sidrec.types import FloatArray, IntArray, Json
 
-__all__ = ["duplicate_vectors", "reconstruction_error"]
+__all__ = ["duplicate_vectors", "reconstruction_error", "vector_quality"]
 
 BLOCK = 8192
 """Rows looked at together: 25 MiB in double precision at 384 dimensions."""
@@ -19,6 +20,23 @@ EXAMPLES = 5
 
 def _blocks(count: int) -> Iterator[slice]:
     return (slice(start, start + BLOCK) for start in range(0, count, BLOCK))
+
+
+def vector_quality(tokenizer: VectorTokenizer, vectors: FloatArray, codes: IntArray, item_ids: Sequence[str]) -> Json:
+    """Entries of a quality report: `relative_reconstruction_error` and `duplicate_inputs`.
+
+    Args:
+        tokenizer: fitted.
+        vectors: float32[N, D] of the items.
+        codes: int32[N, L], the tokenizer's own, before collisions were settled.
+        item_ids: of the items.
+    """
+    return {
+        "relative_reconstruction_error": reconstruction_error(
+            vectors, codes, tokenizer.reconstruct, tokenizer.compared
+        ),
+        "duplicate_inputs": duplicate_vectors(vectors, item_ids),
+    }
 
 
 def reconstruction_error(
