@@ -1,14 +1,21 @@
 """Purity and code similarity: by hand, against slow loops, and blind to everything but training."""
 
+import json
+import os
 from collections import Counter
 from dataclasses import replace
 from itertools import pairwise
+from pathlib import Path
 
 import numpy as np
 import polars as pl
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from sidrec.data.catalog import Catalog
+from sidrec.data.index import read_index
+from sidrec.data.items import read_items
 from sidrec.data.sequences import Histories
 from sidrec.testing.toy import cycle_dataset
 from sidrec.tokenizers.purity import Labels, category_labels, neighbour_similarity, prefix_purity
@@ -33,6 +40,21 @@ def test_purity_by_hand() -> None:
     first, second = report["depths"]
     assert (first["prefixes"], first["purity"]) == (2, 4 / 5)
     assert (second["prefixes"], second["purity"]) == (4, 1)
+
+
+@given(st.lists(st.tuples(st.integers(0, 3), st.integers(0, 2), st.integers(-1, 4)), min_size=2, max_size=40))
+def test_purity_against_a_slow_loop(rows: list[tuple[int, int, int]]) -> None:
+    table = np.array(rows)
+    labelled = [row for row in rows if row[2] >= 0]
+    if not labelled:
+        return
+    report = prefix_purity(table[:, :2], Labels("kind", list("vwxyz"), table[:, 2]))
+    for depth in (1, 2):
+        by_prefix: dict[tuple[int, ...], Counter[int]] = {}
+        for row in labelled:
+            by_prefix.setdefault(row[:depth], Counter())[row[2]] += 1
+        expected = sum(found.most_common(1)[0][1] for found in by_prefix.values()) / len(labelled)
+        assert report["depths"][depth - 1]["purity"] == pytest.approx(expected)
 
 
 def test_information_by_hand() -> None:
@@ -129,3 +151,32 @@ def test_validation_and_test_are_not_looked_at() -> None:
     assert neighbour_similarity(codes, dataset.training_events()) == neighbour_similarity(
         codes, other.training_events()
     )
+
+
+DATA = os.environ.get("SIDREC_DATA", "")
+
+
+@pytest.mark.skipif(not DATA, reason="SIDREC_DATA is not set: published semantic IDs are not compared")
+def test_letter_brings_neighbours_together() -> None:
+    # Without the last two items of every user, which are validation and test.
+    inter = json.loads((Path(DATA) / "letter/Instruments/Instruments.inter.json").read_text())
+    training = Histories.of([items[:-2] for items in inter.values()])
+    found = {}
+    for name in ("letter", "lcrec"):
+        index = read_index(Path(DATA) / name / "Instruments/Instruments.index.json")
+        assert index["item_id"].to_list() == [str(row) for row in range(9922)]
+        similarity = neighbour_similarity(np.array(index["codes"].to_list()), training)
+        assert similarity is not None
+        found[name] = round(similarity["code_similarity"], 3)
+        assert similarity["random"]["code_similarity"] < 0.01
+    assert found == {"letter": 0.049, "lcrec": 0.024}
+
+
+@pytest.mark.skipif(not DATA, reason="SIDREC_DATA is not set: published item texts are not looked at")
+def test_fields_of_published_item_texts() -> None:
+    files = ("letter/Yelp/Yelp.item.json", "collisiongenrec/Scientific/Scientific.item.json")
+    fields = [category_labels(Catalog(read_items(Path(DATA) / file))) for file in files]
+    assert [(labels.field, len(labels.names)) for labels in fields if labels] == [
+        ("description", 110),
+        ("categories", 25),
+    ]

@@ -25,7 +25,7 @@ from sidrec.data.columns import Columns
 from sidrec.data.sequences import Histories
 from sidrec.random import generator
 from sidrec.tokenizers.prefixes import prefix_groups
-from sidrec.types import FloatArray, IntArray, Json
+from sidrec.types import IntArray, Json
 
 __all__ = ["Labels", "category_labels", "neighbour_similarity", "prefix_purity"]
 
@@ -177,7 +177,7 @@ def _neighbours(training: Histories) -> tuple[IntArray, IntArray]:
 
 
 def _similarity(codes_NL: IntArray, items: IntArray, neighbours: IntArray) -> Json:
-    agreeing = np.zeros(len(items), np.float64)
+    agreeing = np.zeros(len(items), np.int16)
     is_same = np.ones(len(items), np.bool_)
     same_prefix: list[float] = []
     # Level by level, so that no pair's codes are all in memory.
@@ -186,10 +186,7 @@ def _similarity(codes_NL: IntArray, items: IntArray, neighbours: IntArray) -> Js
         agreeing += equal
         is_same &= equal
         same_prefix.append(float(is_same.mean()))
-    return {"code_similarity": _mean_by_item(agreeing / codes_NL.shape[1], items), "same_prefix": same_prefix}
-
-
-def _mean_by_item(values: FloatArray, items: IntArray) -> float:
     counts = np.bincount(items)
-    sums = np.bincount(items, weights=values)
-    return float((sums[counts > 0] / counts[counts > 0]).mean())
+    sums = np.bincount(items, weights=agreeing)
+    by_item = sums[counts > 0] / (counts[counts > 0] * codes_NL.shape[1])
+    return {"code_similarity": float(by_item.mean()), "same_prefix": same_prefix}
