@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sidrec.data.index import index_text, info_text, item_map_text, read_codes, read_index, read_info
+from sidrec.data.index import index_text, info_text, item_map_text, read_codes, read_index, read_info, read_item_map
 from sidrec.errors import DataError
 
 GOOD = {"z": ["<a_3>", "<b_0>"], "x": ["<a_1>", "<b_20>"], "y": ["<a_1>", "<b_20>"]}
@@ -104,6 +104,12 @@ def test_bad_info_files_are_named(tmp_path: Path, text: str, message: str) -> No
     assert "info.txt" in str(error.value)
 
 
+@pytest.mark.parametrize("text", ["x 0\n", "x\tzero\n", "x\t0\ny\t0\n", "x\t0\nx\t1\n"])
+def test_bad_item_maps_are_named(tmp_path: Path, text: str) -> None:
+    with pytest.raises(DataError, match="number"):
+        read_item_map(info(tmp_path, text))
+
+
 TABLES = st.integers(1, 26).flatmap(
     lambda levels: st.dictionaries(
         st.text(st.characters(exclude_categories=("Cs", "Cc", "Zl", "Zp")), min_size=1, max_size=6),
@@ -164,4 +170,6 @@ def test_published_files_come_back_letter_for_letter() -> None:
         assert info_text(table["item_id"].to_list(), table["title"].to_list(), array(table)) == text_of(path)
     for path in Path(DATA).glob("*/*/*.item2id"):
         text = text_of(path)
-        assert item_map_text([line.split("\t")[0] for line in text.splitlines()]) == text
+        item_of = read_item_map(path)
+        assert list(item_of) == [str(number) for number in range(len(item_of))]
+        assert item_map_text(list(item_of.values())) == text

@@ -55,6 +55,13 @@ def test_numbers_come_with_a_map(folder: RunFolder, tmp_path: Path) -> None:
     assert list(json.loads(index.read_text())) == [str(row) for row in range(24)]
     assert item_map == tmp_path / "X.item2id"
     assert item_map.read_text().splitlines()[3] == "item-3\t3"
+    back = tokenize(folder, Given.Config(path=str(index), item_map=str(item_map)), RUN)
+    assert set(back.artifact.parents) == {"dataset", "index", "item map"}
+    codes = load_semantic_ids(folder.tokenizer("rqkmeans")).codes
+    assert np.array_equal(load_semantic_ids(back.artifact.path).codes, codes)
+    item_map.write_text("".join(item_map.read_text().splitlines(keepends=True)[1:]))
+    with pytest.raises(DataError, match="1 items of the index have no line in the item map, the first is '0'"):
+        tokenize(folder, Given.Config(path=str(index), item_map=str(item_map)), RUN)
 
 
 def test_info_lines_have_titles(folder: RunFolder, tmp_path: Path) -> None:

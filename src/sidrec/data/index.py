@@ -23,7 +23,7 @@ from sidrec.data.raw import CODES
 from sidrec.errors import DataError
 from sidrec.types import IntArray
 
-__all__ = ["index_text", "info_text", "item_map_text", "read_codes", "read_index", "read_info"]
+__all__ = ["index_text", "info_text", "item_map_text", "read_codes", "read_index", "read_info", "read_item_map"]
 
 EXPECTED = '{"item id": ["<a_17>", "<b_203>", …], …}'
 INFO_ENDING = ".txt"
@@ -149,12 +149,34 @@ def info_text(items: Sequence[str], titles: Sequence[str], codes_NL: IntArray, *
 
 
 def item_map_text(items: Sequence[str]) -> str:
-    r"""The text of an item map: the id of every item and its number.
+    r"""The text of an item map: the id of every item and its number; the inverse of `read_item_map`.
 
     >>> item_map_text(["B001", "B0AX"])
     'B001\t0\nB0AX\t1\n'
     """
     return "".join(f"{item}\t{number}\n" for number, item in enumerate(items))
+
+
+def read_item_map(path: Path) -> dict[str, str]:
+    """Number → item id of an item map, both as text, in file order; the inverse of `item_map_text`.
+
+    Raises:
+        DataError: a line has other than two fields, or a number or id occurs twice.
+    """
+    item_of: dict[str, str] = {}
+    with open_text(path) as file:
+        for line_number, line in enumerate(file, 1):
+            item, separator, number = line.rstrip("\r\n").partition("\t")
+            if not separator or not number.isdecimal() or number in item_of:
+                raise DataError(
+                    f"the line {line.strip()!r} gives no item a number of its own",
+                    where=f"{path}, line {line_number}",
+                    expected="item id and number separated by a tab, each number once",
+                )
+            item_of[number] = item
+    if len(set(item_of.values())) < len(item_of):
+        raise DataError("an item has two numbers", where=str(path), expected="one line an item")
+    return item_of
 
 
 def _tokens(codes_NL: IntArray, upper: bool) -> list[list[str]]:
