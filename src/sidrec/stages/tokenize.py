@@ -1,6 +1,5 @@
 """Stage `tokenize`: item vectors or imported codes → a tokenizer with its semantic IDs and their quality."""
 
-import json
 import shutil
 from collections.abc import Mapping
 from dataclasses import replace
@@ -13,18 +12,16 @@ from sidrec.data.dataset import Dataset
 from sidrec.embeddings.base import ItemEmbeddings
 from sidrec.errors import ArtifactError
 from sidrec.stages.layout import Request, RunFolder, StageResult, check_dataset, make_artifact, name_for, own_name
+from sidrec.stages.quality import write_quality
 from sidrec.tokenizers.auto import resolve_auto
 from sidrec.tokenizers.base import ImportingTokenizer, Tokenizer, VectorTokenizer
 from sidrec.tokenizers.collisions import as_semantic_ids, settle_codes
 from sidrec.tokenizers.placement import Quantized
-from sidrec.tokenizers.plots import draw_quality
-from sidrec.tokenizers.quality import quality_report, quality_summary, vector_quality
 from sidrec.tokenizers.semantic_ids import SemanticIds
+from sidrec.tokenizers.vector_quality import vector_quality
 from sidrec.types import Json
 
 __all__ = ["load_semantic_ids", "needs_embeddings", "tokenize", "tokenizer_name"]
-
-REPORT, PICTURE = "quality.json", "quality.png"
 
 
 def tokenize(
@@ -37,7 +34,7 @@ def tokenize(
     embeddings: str | None = None,
     collaborative: str | None = None,
 ) -> StageResult:
-    """Make a tokenizer artefact: fitted state, semantic IDs, `quality.json` and `quality.png`.
+    """Make a tokenizer artefact: fitted state, semantic IDs, their quality report.
 
     Args:
         folder: the run.
@@ -176,10 +173,7 @@ def _write(
     settled = settle_codes(policy, quantized)
     tokenizer.save(writer.path)
     as_semantic_ids(settled, dataset.catalog.digest).save(writer.path, dataset.catalog)
-    report = quality_report(quantized, settled, policy.kind) | facts
-    (writer.path / REPORT).write_text(json.dumps(report, indent=1, ensure_ascii=False), encoding="utf-8")
-    draw_quality(writer.path / PICTURE, settled.codes, settled.sizes, report["before"], report["after"])
-    writer.summary.update(quality_summary(report))
+    writer.summary.update(write_quality(writer.path, quantized, settled, policy.kind, dataset, facts))
 
 
 def _learned(
@@ -197,7 +191,6 @@ def _learned(
     vectors = embeddings.vectors
     with run.progress("encode items", None) as advance:
         quantized = tokenizer.quantized(vectors)
-        rebuilt = tokenizer.reconstruct(quantized.codes)
-        facts = vector_quality(vectors, tokenizer.compared(vectors), rebuilt, dataset.catalog.ids)
+        facts = vector_quality(tokenizer, vectors, quantized.codes, dataset.catalog.ids)
         advance()
     return quantized, facts

@@ -17,7 +17,7 @@ from sidrec.decoding.trie import ItemTrie
 from sidrec.errors import DataError
 from sidrec.types import IntArray
 
-__all__ = ["SemanticIds"]
+__all__ = ["SemanticIds", "codes_text"]
 
 TABLE, META = "semantic_ids.parquet", "semantic_ids.json"
 
@@ -109,7 +109,7 @@ class SemanticIds:
 
     def text(self, row: int) -> str:
         """The codes of a row as people read them: `<a_12><b_3><c_200>`."""
-        return "".join(f"<{chr(ord('a') + level)}_{code}>" for level, code in enumerate(self.codes[row]))
+        return codes_text(self.codes[row].tolist())
 
     def check_fits(self, catalog: Catalog) -> None:
         """Raise `DataError` unless these are the semantic IDs of exactly this catalogue."""
@@ -127,6 +127,11 @@ class SemanticIds:
         meta = {"sizes": self.sizes, "catalog_digest": self.catalog_digest, "version": self.version}
         (directory / META).write_text(json.dumps(meta, indent=1), encoding="utf-8")
 
+    @staticmethod
+    def item_ids(directory: Path) -> list[str]:
+        """Ids of the items of the table in a directory, in row order."""
+        return pl.read_parquet(directory / TABLE, columns=[Columns.ITEM])[Columns.ITEM].to_list()
+
     @classmethod
     def load(cls, directory: Path) -> "SemanticIds":
         """Read the table from a directory."""
@@ -138,3 +143,12 @@ class SemanticIds:
 
 def _columns(num_levels: int) -> list[str]:
     return [f"code_{level + 1}" for level in range(num_levels)]
+
+
+def codes_text(codes: Sequence[int]) -> str:
+    """Codes of an item, or the first of them, as people read them.
+
+    >>> codes_text([12, 3])
+    '<a_12><b_3>'
+    """
+    return "".join(f"<{chr(ord('a') + level)}_{code}>" for level, code in enumerate(codes))
