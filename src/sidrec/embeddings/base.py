@@ -93,6 +93,41 @@ class Embedder(Part, ABC):
     def embed(self, catalog: Catalog, run: RunSettings) -> ItemEmbeddings:
         """Vectors of all items, in catalogue order."""
 
+    def save(self, directory: Path) -> None:
+        """Write what `embed` learnt from the catalogue, if `extend` needs it (safetensors, JSON)."""
+
+    def extend(
+        self, new: Catalog, old: Catalog, earlier: Artifact, run: RunSettings, vectors: Path | None = None
+    ) -> FloatArray:
+        """Vectors float32[M, D] of M new items, made like those of an embeddings artefact, which stay.
+
+        Args:
+            new: the new items alone.
+            old: the catalogue of the artefact.
+            earlier: the artefact that this configuration made.
+            run: device and progress.
+            vectors: a `.npy` of the new items' vectors, where those of the old ones were imported too.
+
+        Raises:
+            DataError: vectors of this kind do not come from an item's content alone.
+        """
+        del new, old, run, vectors
+        raise DataError(
+            f"vectors of kind '{self.config.kind}' cannot be made for new items",
+            where=str(earlier.path),
+            expected="vectors of item content, which an item has before anybody touched it: tfidf, text or import",
+            next="tokenize anew with the new items in the dataset, or learn semantic IDs from content",
+        )
+
+    def _refuse_file(self, vectors: Path | None) -> None:
+        """Raise `DataError` where a file of vectors is given to an embedder that makes its own."""
+        if vectors is not None:
+            raise DataError(
+                f"the vectors of this run are made by '{self.config.kind}', which makes those of new items as well",
+                where=str(vectors),
+                next="leave --vectors out",
+            )
+
 
 def unit_length(vectors: FloatArray) -> FloatArray:
     """Rows scaled to length 1; zero rows stay zero.

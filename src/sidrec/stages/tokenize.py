@@ -6,6 +6,7 @@ from typing import Any
 
 from sidrec.artifact import Artifact, ArtifactWriter, open_artifact
 from sidrec.config import Config, RunSettings, build, kind_of
+from sidrec.data.catalog import Catalog
 from sidrec.data.dataset import Dataset
 from sidrec.embeddings.base import ItemEmbeddings
 from sidrec.errors import ArtifactError
@@ -17,9 +18,9 @@ from sidrec.tokenizers.placement import Quantized
 from sidrec.tokenizers.plots import draw_quality
 from sidrec.tokenizers.quality import quality_report, quality_summary, vector_quality
 from sidrec.tokenizers.semantic_ids import SemanticIds
-from sidrec.types import Json
+from sidrec.types import FloatArray, Json
 
-__all__ = ["load_semantic_ids", "needs_embeddings", "tokenize", "tokenizer_name"]
+__all__ = ["assessed", "load_semantic_ids", "needs_embeddings", "tokenize", "tokenizer_name", "write_codes"]
 
 REPORT, PICTURE = "quality.json", "quality.png"
 
@@ -120,10 +121,34 @@ def _write(
     else:
         assert isinstance(tokenizer, ImportingTokenizer), f"{type(tokenizer).__name__} neither learns nor imports"
         quantized = Quantized(*tokenizer.codes(dataset, run))
+    write_codes(writer, tokenizer, dataset.catalog, quantized, facts)
+
+
+def write_codes(
+    writer: ArtifactWriter,
+    tokenizer: Tokenizer,
+    catalog: Catalog,
+    quantized: Quantized,
+    facts: Json,
+    extends: SemanticIds | None = None,
+) -> None:
+    """Settle collisions and write the tokenizer, its semantic IDs and their quality.
+
+    Args:
+        writer: of a tokenizer artefact.
+        tokenizer: fitted, or importing.
+        catalog: the items.
+        quantized: their codes.
+        facts: what the vectors say about the codes.
+        extends: earlier semantic IDs of the catalogue's first items; these keep their codes.
+    """
     policy: Any = tokenizer.config.collisions
-    settled = settle_codes(policy, quantized)
+    settled = settle_codes(policy, quantized, extends)
+    ids = as_semantic_ids(settled, catalog.digest, extends)
+    if extends is not None:
+        ids.check_extends(extends, catalog)
     tokenizer.save(writer.path)
-    as_semantic_ids(settled, dataset.catalog.digest).save(writer.path, dataset.catalog)
+    ids.save(writer.path, catalog)
     report = quality_report(quantized, settled, policy.kind) | facts
     (writer.path / REPORT).write_text(json.dumps(report, indent=1, ensure_ascii=False), encoding="utf-8")
     draw_quality(writer.path / PICTURE, settled.codes, settled.sizes, report["before"], report["after"])
@@ -133,13 +158,19 @@ def _write(
 def _learned(
     tokenizer: VectorTokenizer, embeddings: ItemEmbeddings, dataset: Dataset, run: RunSettings
 ) -> tuple[Quantized, Json]:
-    """The codes of a fitted tokenizer, and what the vectors say about them."""
+    """The codes of a tokenizer after fitting, and what the vectors say about them."""
     embeddings.check_fits(dataset.catalog)
     tokenizer.fit(embeddings, run)
-    vectors = embeddings.vectors
+    return assessed(tokenizer, embeddings.vectors, dataset.catalog, run)
+
+
+def assessed(
+    tokenizer: VectorTokenizer, vectors: FloatArray, catalog: Catalog, run: RunSettings
+) -> tuple[Quantized, Json]:
+    """The codes of a fitted tokenizer, and what the vectors float32[N, D] say about them."""
     with run.progress("encode items", None) as advance:
         quantized = tokenizer.quantized(vectors)
         rebuilt = tokenizer.reconstruct(quantized.codes)
-        facts = vector_quality(vectors, tokenizer.compared(vectors), rebuilt, dataset.catalog.ids)
+        facts = vector_quality(vectors, tokenizer.compared(vectors), rebuilt, catalog.ids)
         advance()
     return quantized, facts
