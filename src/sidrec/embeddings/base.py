@@ -4,6 +4,7 @@ import json
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from pathlib import Path
+from typing import ClassVar
 
 import numpy as np
 from safetensors import safe_open
@@ -80,6 +81,9 @@ class ItemEmbeddings:
 
 class Embedder(Part, ABC):
     """Makes one vector an item from a catalogue."""
+
+    from_content: ClassVar[bool] = False
+    """Whether an item's content alone decides its vector, so that `extend` makes those of new items."""
 
     def sources(self) -> dict[str, str]:
         """Role → digest of files outside the run that decide the vectors."""

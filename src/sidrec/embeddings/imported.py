@@ -26,6 +26,8 @@ __all__ = ["ImportedVectors"]
 class ImportedVectors(Embedder):
     """Reads vectors that something else made."""
 
+    from_content = True
+
     class Config(Config):
         """Vectors from a .npy file."""
 

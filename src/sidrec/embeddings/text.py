@@ -29,6 +29,8 @@ CHUNK_BATCHES = 16
 class SentenceEmbedder(Embedder):
     """Encodes item texts by a sentence-transformers model."""
 
+    from_content = True
+
     class Config(Config):
         """A sentence encoder."""
 

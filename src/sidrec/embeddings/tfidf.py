@@ -69,6 +69,8 @@ class _Fitted:
 class TfidfEmbedder(Embedder):
     """Words weighted by rarity, reduced to some dozen dimensions."""
 
+    from_content = True
+
     class Config(Config):
         """TF-IDF and truncated SVD."""
 

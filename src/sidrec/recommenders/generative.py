@@ -7,7 +7,7 @@ all items at once are elsewhere (`sasrec`, the baselines).
 import copy
 from abc import abstractmethod
 from pathlib import Path
-from typing import Any, Self
+from typing import Self
 
 import numpy as np
 import torch
@@ -23,10 +23,9 @@ from sidrec.decoding.beam import beam_search
 from sidrec.decoding.recommendations import BeamConfig, Normalize, Recommendations, Request
 from sidrec.decoding.scorer import SidScorer
 from sidrec.decoding.trie import ItemTrie
-from sidrec.errors import DataError
 from sidrec.random import torch_seed
 from sidrec.recommenders.base import Recommender, RecommenderConfig, Validate
-from sidrec.recommenders.grown_scorer import GrownScorer
+from sidrec.recommenders.growth import Trained, check_sizes
 from sidrec.tasks.next_item import ItemTokens, Prompts
 from sidrec.tokenizers.semantic_ids import SemanticIds
 from sidrec.tokenizers.vocabulary import CodeVocabulary
@@ -55,8 +54,8 @@ class GenerativeRecommender(Recommender):
     model: PreTrainedModel
     _derived: tuple[SemanticIds, ItemTokens, ItemTrie] | None = None
     """Tables made from the semantic IDs, and the IDs they were made from."""
-    _trained_sizes: tuple[int, ...] | None = None
-    """Codes in each level that the model has tokens for; None where these are all codes of the semantic IDs."""
+    _trained: Trained | None = None
+    """What it was trained on, if its catalogue has grown since."""
 
     @abstractmethod
     def new_model(self, vocabulary: CodeVocabulary) -> PreTrainedModel:
@@ -88,7 +87,7 @@ class GenerativeRecommender(Recommender):
     @property
     def vocabulary(self) -> CodeVocabulary:
         """Token ids of the codes that the model was trained on."""
-        return CodeVocabulary(self._trained_sizes or self.ids.sizes)
+        return CodeVocabulary(self.ids.sizes if self._trained is None else self._trained.sizes)
 
     @property
     def item_tokens(self) -> ItemTokens:
@@ -103,64 +102,55 @@ class GenerativeRecommender(Recommender):
 
     @property
     def trie(self) -> ItemTrie:
-        """The prefix tree of the semantic IDs."""
+        """The prefix tree of the codes that the model writes; its leaves are lists of items."""
         return self._tables[2]
 
     @property
     def _tables(self) -> tuple[SemanticIds, ItemTokens, ItemTrie]:
         if self._derived is None or self._derived[0] is not self.ids:
             words = self.vocabulary
-            tokens = words.tokens(self._known_codes).astype(np.int64)
-            items = ItemTokens(tokens, words.PAD, words.EOS, words.BOS)
-            self._derived = (self.ids, items, ItemTrie.build(self.ids.codes, self.ids.sizes))
+            codes = self.read_codes
+            items = ItemTokens(words.tokens(codes).astype(np.int64), words.PAD, words.EOS, words.BOS)
+            self._derived = (self.ids, items, ItemTrie.build(codes, words.sizes))
         return self._derived
 
     @property
-    def _known_codes(self) -> IntArray:
-        """The codes int32[N, L] as the model reads and writes them.
-
-        A counter that no training item had stands for the highest one that the model knows: what counters say is
-        "one more of the same", so this is its nearest relative. A new token would have random weights, and its share
-        of the softmax would change the scores of old items.
-        """
-        return np.minimum(self.ids.codes, np.asarray(self.vocabulary.sizes, np.int32) - 1)
+    def read_codes(self) -> IntArray:
+        """Codes int32[N, L] as the model reads and writes them; those of new items may stand for old ones."""
+        return self.ids.codes if self._trained is None else self._trained.read(self.ids.codes)
 
     @property
     def max_ties(self) -> int:
-        """Largest number of items that necessarily share a score: those that the model cannot tell apart."""
-        if self._trained_sizes is None:
+        """Largest number of items that necessarily share a score."""
+        if self._trained is None:
             return super().max_ties
-        return int(np.unique(self._known_codes, axis=0, return_counts=True)[1].max())
+        return int(np.unique(self.read_codes, axis=0, return_counts=True)[1].max())
 
     def extended(self, catalog: Catalog, semantic_ids: SemanticIds) -> Self:
         """A recommender of more items with the same weights, which both then share.
 
-        Only the counter of `append_level` may have more codes than before. Scores of old items stay as they are.
+        How a new item is read and scored is said in `sidrec.recommenders.growth`; old items keep their scores.
 
         Raises:
-            DataError: the catalogue does not begin with this one's items and codes, or another level has grown.
+            DataError: the catalogue does not begin with this one's items and codes, or a level has grown.
         """
         semantic_ids.check_extends(self.ids, catalog)
-        old, new = self.ids.sizes, semantic_ids.sizes
-        if new[:-1] != old[:-1] or new[-1] < old[-1]:
-            raise DataError(
-                f"the new semantic IDs have {' × '.join(map(str, new))} codes, the recommender knows "
-                f"{' × '.join(map(str, old))}",
-                expected="levels of the same sizes; only the last one, which counts collisions, may grow",
-                next="extend the semantic IDs that the recommender was trained on",
-            )
+        check_sizes(self.ids, semantic_ids)
         grown = copy.copy(self)
-        grown.catalog, grown.semantic_ids = catalog, semantic_ids
-        grown._derived, grown._trained_sizes = None, self.vocabulary.sizes
+        grown.catalog, grown.semantic_ids, grown._derived = catalog, semantic_ids, None
+        grown._trained = self._trained or Trained(len(self.ids), self.ids.sizes)
         return grown
 
+    def save_weights(self, directory: Path) -> None:
+        """Write the weights as a Hugging Face directory, and what they were trained on if the catalogue has grown."""
+        super().save_weights(directory)
+        if self._trained is not None:
+            self._trained.save(directory)
+
     def load_weights(self, directory: Path) -> None:
-        """Read what `save_weights` wrote; of a grown catalogue the model may know fewer counters than there are."""
+        """Read what `save_weights` wrote."""
         super().load_weights(directory)
-        config: Any = self.model.config
-        sizes = self.ids.sizes
-        known = config.vocab_size - len(CodeVocabulary(sizes)) + sizes[-1]
-        self._trained_sizes = (*sizes[:-1], known) if known != sizes[-1] else None
+        self._trained = Trained.load(directory)
 
     def fit(
         self,
@@ -177,7 +167,7 @@ class GenerativeRecommender(Recommender):
             DataError: there are no semantic IDs, or they belong to another catalogue.
         """
         self.semantic_ids = self.require_ids(semantic_ids, dataset.catalog)
-        self.catalog, self._trained_sizes = dataset.catalog, None
+        self.catalog, self._trained = dataset.catalog, None
         with isolated_rng(torch_seed(run.seed, "weights", self.config.kind)):
             self.model = self.new_model(self.vocabulary)
         score = None if validate is None else lambda: validate(self)
@@ -192,5 +182,4 @@ class GenerativeRecommender(Recommender):
         """The best items of every history, by constrained beam search."""
         search = self.search_for(request)
         with self.evaluating(run):
-            scorer = GrownScorer.of(self.scorer(search.normalize), self.ids.sizes)
-            return beam_search(scorer, self.trie, histories, request, search, run)
+            return beam_search(self.scorer(search.normalize), self.trie, histories, request, search, run)
