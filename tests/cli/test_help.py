@@ -7,7 +7,19 @@ import sys
 import pytest
 
 HEAVY = ("torch", "transformers", "sklearn", "polars", "matplotlib", "sentence_transformers")
-VERBS = ("prepare", "embed", "tokenize", "train", "run", "recommend", "evaluate", "compare", "inspect", "recipes")
+VERBS = (
+    "prepare",
+    "embed",
+    "tokenize",
+    "train",
+    "run",
+    "recommend",
+    "evaluate",
+    "compare",
+    "cold-start",
+    "inspect",
+    "recipes",
+)
 
 
 @pytest.mark.parametrize("arguments", [["--help"], ["recipes", "ls"], ["run", "--help"]], ids=" ".join)
