@@ -73,7 +73,7 @@ def test_new_items_get_codes_and_are_served(sidrec, run: Path, new: Path) -> Non
 
 def test_others_cannot_take_new_items(sidrec, run: Path, new: Path) -> None:
     assert sidrec("tokenize", "--run", run, "--extend", new, "--tokenizer", "rqkmeans").code == 0
-    assert sidrec("train", "item-knn", "--run", trained).code == 0
+    assert sidrec("train", "item-knn", "--run", run).code == 0
     grown = run / "tokenizers" / "rqkmeans-v2"
     done = sidrec("recommend", run / "recommenders" / "item-knn", "--history", "1", "--items", grown)
     assert done.code == 1
