@@ -165,6 +165,8 @@ def test_made_vectors_want_no_file_and_the_ones_that_were_learnt_from(folder: Ru
     tokenize(folder, SMALL, RUN)
     with pytest.raises(DataError, match="leave --vectors out"):
         extend(folder, new, RUN, vectors=new)
+    with pytest.raises(ConfigError, match="name of the semantic IDs that are extended"):
+        extend(folder, new, RUN, name="rqkmeans")
     with pytest.raises(ConfigError, match="levels=3: an extension uses the tokenizer as it is"):
         extend(folder, new, RUN, overrides=["levels=3"])
     embed(folder, VECTORS.model_copy(update={"dims": 5}), RUN)

@@ -89,7 +89,7 @@ def extend(
     Raises:
         ArtifactError: semantic IDs or vectors are missing, or there are several semantic IDs and none was named.
         DataError: the new items or their vectors do not fit the old ones, or there is no room for them.
-        ConfigError: a setting that would change the tokenizer.
+        ConfigError: a setting that would change the tokenizer, or the name of the extended semantic IDs.
     """
     dataset = Dataset.load(folder.dataset)
     assert dataset.artifact is not None, "a loaded dataset knows its artefact"
@@ -114,6 +114,11 @@ def extend(
     path = folder.tokenizer(name_for("", name) if name else _next_name(growth))
     if name is None:
         path = path.with_name(own_name(path, request))
+    elif path == earlier.path:
+        raise ConfigError(
+            f"--name: '{name}' is the name of the semantic IDs that are extended, on which recommenders may rest",
+            next="choose another name, or leave --name out",
+        )
     scratch = run.scratch or folder.scratch(f"extend-{path.name}")
     settings = replace(run, scratch=scratch, seed=earlier.manifest["seed"])
     result = make_artifact(path, **request, write=lambda writer: _write(writer, part, growth, settings), force=force)
