@@ -92,13 +92,13 @@ class RunSettings:
 
 
 def slot(family: str) -> BeforeValidator:
-    """Annotation metadata for a field that holds one kind of a family.
+    """Annotation metadata for a field that holds one kind of a family, or None where the field allows that.
 
     Use as `tokenizer: Annotated[SerializeAsAny[Config], slot("tokenizer")]`.
     """
 
     def choose(value: object) -> object:
-        if isinstance(value, Config):
+        if isinstance(value, Config) or value is None:
             return value
         value = _as_slot(value)
         if not isinstance(value, Mapping):

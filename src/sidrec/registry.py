@@ -33,11 +33,14 @@ REGISTRY: dict[str, dict[str, str]] = {
         "tfidf": "sidrec.embeddings.tfidf:TfidfEmbedder",
         "text": "sidrec.embeddings.text:SentenceEmbedder",
         "import": "sidrec.embeddings.imported:ImportedVectors",
+        "collaborative": "sidrec.stages.collaborative:CollaborativeVectors",
+        "combine": "sidrec.embeddings.combine:CombinedVectors",
     },
     "tokenizer": {
         "auto": "sidrec.tokenizers.auto:Auto",
         "rqkmeans": "sidrec.tokenizers.rqkmeans:RQKMeans",
         "rqvae": "sidrec.tokenizers.rqvae:RQVAE",
+        "letter": "sidrec.tokenizers.letter:Letter",
         "given": "sidrec.tokenizers.given:Given",
     },
     "collision": {
@@ -60,7 +63,7 @@ def kinds_text(family: str) -> str:
     """The kinds of one family for people.
 
     >>> kinds_text("embedder")
-    'tfidf, text or import'
+    'tfidf, text, import, collaborative or combine'
     """
     *first, last = REGISTRY[family]
     return f"{', '.join(first)} or {last}"

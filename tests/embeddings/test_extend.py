@@ -1,5 +1,6 @@
 """Vectors of new items: by the same words, the same model, or from a file; never by what nobody did yet."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Literal
 
@@ -11,11 +12,13 @@ from tests.embeddings.test_text import Counting
 from sidrec.artifact import Artifact, create, open_artifact
 from sidrec.config import Config, RunSettings
 from sidrec.data.catalog import Catalog
+from sidrec.data.dataset import Dataset
 from sidrec.embeddings.base import Embedder, ItemEmbeddings
 from sidrec.embeddings.fields import joined_texts
 from sidrec.embeddings.imported import ImportedVectors
 from sidrec.embeddings.tfidf import TfidfEmbedder
 from sidrec.errors import DataError
+from sidrec.testing.toy import cycle_dataset
 
 RUN = RunSettings()
 WORDS = ["red drum", "red drum large", "green violin", "green violin bow", "blue piano", "old blue piano"]
@@ -30,7 +33,7 @@ OLD = catalog("old", WORDS * 4)
 
 def saved(path: Path, embedder: Embedder) -> Artifact:
     with create(path, kind="embeddings", config={}, parents=embedder.sources()) as writer:
-        embedder.embed(OLD, RUN).save(writer.path)
+        embedder.embed_items(replace(cycle_dataset(), catalog=OLD), RUN).save(writer.path)
         embedder.save(writer.path)
     return open_artifact(path)
 
@@ -87,13 +90,12 @@ class Behavioural(Embedder):
     class Config(Config):
         kind: Literal["behavioural"] = "behavioural"
 
-    def embed(self, catalog: Catalog, run: RunSettings) -> ItemEmbeddings:
-        return ItemEmbeddings(np.ones((len(catalog), 2), np.float32), "ones", catalog.digest)
+    def embed_items(self, dataset: Dataset, run: RunSettings) -> ItemEmbeddings:
+        return ItemEmbeddings(np.ones((len(dataset.catalog), 2), np.float32), "ones", dataset.catalog.digest)
 
 
 def test_vectors_of_behaviour_cannot_be_made_for_new_items(tmp_path: Path) -> None:
     embedder = Behavioural()
     artifact = saved(tmp_path / "behavioural", embedder)
-    assert not embedder.from_content
     with pytest.raises(DataError, match=r"vectors of kind 'behavioural' cannot be made for new items(.|\n)*content"):
         embedder.extend(catalog("new", ["oboe"]), OLD, artifact, RUN)

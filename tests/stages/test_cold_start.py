@@ -101,18 +101,17 @@ def test_what_was_done_before_a_failure_stays(tmp_path: Path, monkeypatch: pytes
     }
 
 
-class Behavioural(ImportedVectors):
-    """Vectors of what users did."""
-
-    from_content = False
-
-    class Config(ImportedVectors.Config):
-        kind: str = "tests.stages.test_cold_start:Behavioural"
-
-
 def test_vectors_of_behaviour_are_refused_before_training(tmp_path: Path) -> None:
     folder = run_with(tmp_path / "run", cycle_dataset())
-    vectors = Behavioural.Config(path="none.npy", rows="catalogue order")
-    with pytest.raises(DataError, match="cannot be made for new items"):
-        cold_start(folder, recipe(embeddings=vectors), RUN)
+    for vectors in ("collaborative", {"kind": "combine", "parts": ["tfidf", "collaborative"]}):
+        with pytest.raises(DataError, match="cannot be made for new items"):
+            cold_start(folder, recipe(embeddings=vectors), RUN)
     assert not work_of(folder).path.exists()
+
+
+def test_a_tokenizer_that_learns_from_behaviour_too_encodes_new_items_by_content(tmp_path: Path) -> None:
+    folder = run_with(tmp_path / "run", cycle_dataset())
+    letter = {"kind": "letter", "levels": 2, "codebook_size": 4, "epochs": 1, "layers": [8], "latent_dim": 32}
+    quick = {"kind": "collaborative", "training": {"max_epochs": 1}}
+    made = cold_start(folder, recipe(tokenizer=letter, collaborative=quick), RUN, config=SHARE)
+    assert [line["items"] for line in cold_start_report(made.artifact)["lines"]] == [19, 24, 24, 5]

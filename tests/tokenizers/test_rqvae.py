@@ -1,4 +1,11 @@
-"""Where gradients go, and that training trains."""
+"""That training trains, does what its settings say, and goes on after a kill to the same bits."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -6,133 +13,174 @@ import torch
 
 from sidrec.config import RunSettings
 from sidrec.embeddings.base import ItemEmbeddings
+from sidrec.errors import ConfigError, TrainingError
 from sidrec.testing.tokenizer_contract import blobs
+from sidrec.tokenizers.letter import Letter
 from sidrec.tokenizers.quality import code_quality, relative_error
+from sidrec.tokenizers.rqkmeans import RQKMeans
 from sidrec.tokenizers.rqvae import RQVAE
-from sidrec.tokenizers.rqvae_network import ResidualAutoencoder
 
 SMALL = {"layers": (32,), "latent_dim": 8, "levels": 2, "codebook_size": 16, "batch_size": 32}
 
 
-def network_of(passes: bool = False, **options: object) -> tuple[ResidualAutoencoder, torch.Tensor]:
-    network = ResidualAutoencoder([16, 12, 4], [8, 8, 8], passes_residual_gradient=passes, **options)
-    network.initialize_weights(1)
-    vectors = torch.from_numpy(blobs(64))
-    network.initialize_codebooks(vectors, 2)
-    return network.train(), vectors
+def items(vectors: np.ndarray) -> ItemEmbeddings:
+    return ItemEmbeddings(vectors, "blobs", "digest")
 
 
-def gradient(of: torch.Tensor, to: torch.Tensor) -> torch.Tensor:
-    found = torch.autograd.grad(of, to, retain_graph=True, allow_unused=True)[0]
-    return torch.zeros_like(to) if found is None else found
-
-
-@pytest.mark.parametrize("passes", [False, True])
-def test_reconstruction_reaches_the_encoder_only(passes: bool) -> None:
-    network, vectors = network_of(passes)
-    losses, _ = network.losses(vectors)
-    encoder = network.encoder[1].weight
-    assert gradient(losses.reconstruction, encoder).abs().sum() > 0
-    assert all(gradient(losses.reconstruction, book).abs().sum() == 0 for book in network.codebooks)
-
-
-def test_codebook_loss_reaches_the_codebooks_only() -> None:
-    network, vectors = network_of()
-    losses, _ = network.losses(vectors)
-    assert gradient(losses.codebook, network.encoder[1].weight).abs().sum() == 0
-    assert all(gradient(losses.codebook, book).abs().sum() > 0 for book in network.codebooks)
-    assert all(gradient(losses.commitment, book).abs().sum() == 0 for book in network.codebooks)
-
-
-@pytest.mark.parametrize(("passes", "levels_that_commit"), [(False, 1), (True, 3)])
-def test_which_levels_commit(passes: bool, levels_that_commit: int) -> None:
-    network, vectors = network_of(passes)
-    latents = network.encode(vectors).detach().requires_grad_()
-    quantized = network.quantize(latents)
-    rest, expected = latents.detach(), torch.zeros_like(latents)
-    for level, book in enumerate(network.codebooks):
-        chosen = book.detach()[quantized.codes_BL[:, level]]
-        if level < levels_that_commit:
-            expected += 2 * (rest - chosen) / rest.numel() / 3
-        rest = rest - chosen
-    torch.testing.assert_close(gradient(quantized.commitment, latents), expected)
-
-
-def test_losses_equal_the_definition() -> None:
-    network, vectors = network_of()
-    network.fit_scaler(vectors)
-    losses, codes = network.losses(vectors)
-    with torch.no_grad():
-        rest, total, expected = network.encode(vectors), torch.zeros(64, 4), 0.0
-        for level, book in enumerate(network.codebooks):
-            nearest = torch.stack([((row - book) ** 2).sum(1).argmin() for row in rest])
-            assert torch.equal(codes[:, level], nearest)
-            expected += float(((rest - book[nearest]) ** 2).mean()) / 3
-            total, rest = total + book[nearest], rest - book[nearest]
-        rebuilt = float(((network.decode(total) - vectors) ** 2).mean() / network.scale**2)
-    assert float(losses.codebook.detach()) == pytest.approx(expected, rel=1e-4)
-    assert float(losses.commitment.detach()) == pytest.approx(expected, rel=1e-4)
-    assert float(losses.reconstruction.detach()) == pytest.approx(rebuilt, rel=1e-4)
-
-
-def test_straight_through_sum_has_the_value_of_the_codes_and_the_gradient_of_the_latent() -> None:
-    for passes in (False, True):
-        network, vectors = network_of(passes)
-        latents = network.encode(vectors).detach().requires_grad_()
-        quantized = network.quantize(latents)
-        value = sum(book[quantized.codes_BL[:, level]] for level, book in enumerate(network.codebooks))
-        torch.testing.assert_close(quantized.sum_BD, value)
-        torch.testing.assert_close(gradient(quantized.sum_BD.sum(), latents), torch.ones_like(latents))
-
-
-def test_balancing_is_for_training_only() -> None:
-    network, vectors = network_of(num_balanced=1)
-    usage = torch.bincount(network.quantize(network.encode(vectors)).codes_BL[:, 2], minlength=8)
-    assert int(usage.max()) <= 10
-    network.eval()
-    plain = network.quantize(network.encode(vectors)).codes_BL
-    assert torch.equal(plain, network_of()[0].eval().quantize(network.encode(vectors)).codes_BL)
+def error_of(tokenizer: RQVAE | RQKMeans, embeddings: ItemEmbeddings) -> float:
+    codes = tokenizer.quantize(embeddings.vectors)
+    return relative_error(embeddings.vectors, tokenizer.reconstruct(codes))
 
 
 def test_training_lowers_the_error_and_keeps_callers_random_state() -> None:
-    embeddings = ItemEmbeddings(blobs(400, 16), "blobs", "digest")
+    embeddings = items(blobs(400, 16))
     state = torch.random.get_rng_state()
-    errors = []
-    for epochs in (1, 40):
-        tokenizer = RQVAE(**SMALL, epochs=epochs, dropout=0.01).fit(embeddings)
-        codes = tokenizer.quantize(embeddings.vectors)
-        errors.append(relative_error(embeddings.vectors, tokenizer.reconstruct(codes)))
+    errors = [error_of(RQVAE(**SMALL, epochs=epochs, dropout=0.01).fit(embeddings), embeddings) for epochs in (1, 40)]
     assert errors[1] < 0.6 * errors[0]
     assert errors[1] < 0.35
     assert torch.equal(torch.random.get_rng_state(), state)
 
 
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"gradient": "rotation"},
+        {"ema_decay": 0.95},
+        {"batch_norm": True},
+        {"reconstruction": "l1"},
+        {"commit": "first"},
+        {"sinkhorn": (0.0, 0.01)},
+        {"init": "uniform"},
+        {"init": "first_batch"},
+        {"init": "balanced"},
+        {"precision": "bf16"},
+        {"skip": True},
+        {"optimizer": "rmsprop", "lr": 1e-3},
+    ],
+    ids=lambda options: ", ".join(f"{name}={value}" for name, value in options.items()),
+)
+def test_every_option_learns(options: dict[str, object]) -> None:
+    embeddings = items(blobs(200, 16))
+    tokenizer = RQVAE(**{**SMALL, "epochs": 30, **options}).fit(embeddings, RunSettings(seed=3))
+    assert error_of(tokenizer, embeddings) < 0.6
+
+
 def test_the_best_state_is_kept() -> None:
-    embeddings = ItemEmbeddings(blobs(200, 16), "blobs", "digest")
+    embeddings = items(blobs(200, 16))
     # A learning rate that destroys what it learned: the last state is not the best.
     settings = {**SMALL, "lr": 0.3, "schedule": "constant", "epochs": 12, "revive_every": 0}
     score = {}
     for every in (0, 1):
         tokenizer = RQVAE(**settings, validate_every=every).fit(embeddings)
         codes = tokenizer.quantize(embeddings.vectors)
-        error = relative_error(embeddings.vectors, tokenizer.reconstruct(codes))
-        score[every] = error + code_quality(codes, tokenizer.sizes)["collision_rate"]
+        collisions = code_quality(codes, tokenizer.sizes)["collision_rate"]
+        score[every] = error_of(tokenizer, embeddings) + collisions
     assert score[1] < score[0]
 
 
-def test_bf16_trains() -> None:
-    embeddings = ItemEmbeddings(blobs(200, 16), "blobs", "digest")
-    tokenizer = RQVAE(**SMALL, epochs=30, precision="bf16").fit(embeddings, RunSettings(seed=3))
-    codes = tokenizer.quantize(embeddings.vectors)
-    assert relative_error(embeddings.vectors, tokenizer.reconstruct(codes)) < 0.6
+@pytest.mark.parametrize("monitor", ["collisions", "gini", "error"])
+def test_training_stops_when_the_monitored_figure_no_longer_falls(monitor: str) -> None:
+    looks: list[tuple[int, dict[str, float]]] = []
+    tokenizer = RQVAE(**SMALL, epochs=400, validate_every=1, patience=3, monitor=monitor)
+    tokenizer.look = lambda epoch, figures: looks.append((epoch, figures))
+    tokenizer.fit(items(blobs(100, 16)))
+    assert len(looks) < 400
+    values = [figures[monitor] for _, figures in looks]
+    best = int(np.argmin(values))
+    assert len(values) == best + 1 + 3
 
 
 def test_dead_codes_come_back() -> None:
     draw = np.random.default_rng(0)
-    embeddings = ItemEmbeddings(draw.normal(size=(300, 16)).astype(np.float32), "noise", "digest")
+    embeddings = items(draw.normal(size=(300, 16)).astype(np.float32))
     used = {}
     for every in (0, 2):
-        tokenizer = RQVAE(**{**SMALL, "codebook_size": 64}, epochs=24, revive_every=every, validate_every=0)
-        codes = tokenizer.fit(embeddings).quantize(embeddings.vectors)
+        settings = {**SMALL, "codebook_size": 64, "init": "uniform", "epochs": 24, "validate_every": 0}
+        codes = RQVAE(**settings, revive_every=every).fit(embeddings).quantize(embeddings.vectors)
         used[every] = len(np.unique(codes[:, 0])) + len(np.unique(codes[:, 1]))
-    assert used[2] >= used[0]
+    assert used[2] > used[0]
+
+
+def test_a_warm_start_begins_as_rq_k_means_and_goes_below_its_error() -> None:
+    # A curved surface: what a code cannot say, the decoder can guess from the code.
+    place = np.random.default_rng(0).uniform(-3, 3, size=(300, 2))
+    waves = [wave(factor * place) for factor in (0.5, 1, 1.5, 2) for wave in (np.sin, np.cos)]
+    embeddings = items(np.concatenate(waves, axis=1).astype(np.float32))
+    tokenizer = RQVAE(**SMALL, skip=True, standardize=False)
+    training = tokenizer.training(embeddings, RunSettings())
+    latents = training.network.eval().encode_all(training.vectors_ND)
+    assert torch.equal(latents, training.vectors_ND)
+    books = [book.detach().numpy() for book in training.network.quantizer.codebooks]
+    assert [book.shape for book in books] == [(16, 16), (16, 16)]
+    kmeans = RQKMeans(levels=2, codebook_size=16).fit(embeddings)
+    start = training.figures()["error"]
+    assert start == pytest.approx(error_of(kmeans, embeddings), rel=0.15)
+    settings = {**SMALL, "skip": True, "standardize": False, "epochs": 60, "monitor": "error"}
+    assert error_of(RQVAE(**settings).fit(embeddings), embeddings) < 0.9 * start
+
+
+def test_unequal_levels() -> None:
+    settings = {key: value for key, value in SMALL.items() if key not in ("levels", "codebook_size")}
+    tokenizer = RQVAE(**settings, codebook_sizes=(4, 32, 8), epochs=2).fit(items(blobs(200, 16)))
+    assert tokenizer.sizes == (4, 32, 8)
+
+
+def test_settings_that_do_not_fit_together_are_refused() -> None:
+    with pytest.raises(ConfigError, match="sinkhorn has 1 values for 3 levels"):
+        RQVAE(sinkhorn=(0.003,))
+    with pytest.raises(ConfigError, match="set validate_every"):
+        RQVAE(patience=2, validate_every=0)
+
+
+def test_a_loss_that_is_no_number_ends_training_with_advice() -> None:
+    with pytest.raises(TrainingError, match="no longer a number in epoch"):
+        RQVAE(**SMALL, epochs=50, lr=1e30, schedule="constant", optimizer="sgd").fit(items(blobs(64, 16)))
+
+
+TRAIN = """
+import sys
+from pathlib import Path
+from sidrec.config import RunSettings
+from sidrec.embeddings.base import ItemEmbeddings
+from sidrec.testing.tokenizer_contract import blobs
+from sidrec.tokenizers import rqvae_training
+from sidrec.tokenizers.letter import Letter
+rqvae_training.CHECKPOINT_SECONDS = 0.0
+vectors, behaviour = (ItemEmbeddings(blobs(300, dims), "blobs", "digest") for dims in (16, 8))
+settings = dict(layers=(32,), latent_dim=8, levels=2, codebook_size=16, batch_size=32, epochs=30, clusters=3)
+settings |= dict(dropout=0.1, validate_every=4, revive_every=3, cluster_every=2, sinkhorn=(0.0, 0.003))
+Letter(**settings).fit(vectors, RunSettings(scratch=Path(sys.argv[1])), behaviour).save(Path(sys.argv[2]))
+"""
+
+
+def start(scratch: Path, out: Path) -> "subprocess.Popen[bytes]":
+    out.mkdir(exist_ok=True)
+    scratch.mkdir(exist_ok=True)
+    environment = dict(os.environ) | {"OMP_NUM_THREADS": "1"}
+    return subprocess.Popen([sys.executable, "-c", TRAIN, str(scratch), str(out)], env=environment)
+
+
+def test_a_killed_training_goes_on_to_the_same_bits(tmp_path: Path) -> None:
+    checkpoint = tmp_path / "scratch" / "training.safetensors"
+    process = start(tmp_path / "scratch", tmp_path / "killed")
+    while process.poll() is None and not checkpoint.exists():
+        time.sleep(0.005)
+    time.sleep(0.05)
+    process.send_signal(signal.SIGKILL)
+    assert process.wait() == -signal.SIGKILL, "killed in the middle, not after the end"
+    assert start(tmp_path / "scratch", tmp_path / "killed").wait() == 0
+    assert start(tmp_path / "fresh", tmp_path / "whole").wait() == 0
+    weights = [(tmp_path / name / "tokenizer.safetensors").read_bytes() for name in ("killed", "whole")]
+    assert weights[0] == weights[1]
+
+
+def test_a_checkpoint_of_another_training_is_not_used(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("sidrec.tokenizers.rqvae_training.CHECKPOINT_SECONDS", 0.0)
+    embeddings = items(blobs(100, 16))
+    settings = {**SMALL, "alpha": 0.0, "epochs": 3}
+    Letter(**settings).fit(embeddings, RunSettings(scratch=tmp_path))
+    assert (tmp_path / "training.safetensors").exists()
+    again = Letter(**settings, lr=1e-4).fit(embeddings, RunSettings(scratch=tmp_path))
+    fresh = Letter(**settings, lr=1e-4).fit(embeddings)
+    for one, other in zip(again.codebooks, fresh.codebooks, strict=True):
+        assert np.array_equal(one, other)

@@ -18,6 +18,9 @@ def tokenize(
     kind: Annotated[str, typer.Option("--kind", help=f"{kinds_text('tokenizer')}.")] = "auto",
     settings: Settings = None,
     embeddings: Annotated[str | None, typer.Option("--embeddings", help="Which vectors of the run.")] = None,
+    collaborative: Annotated[
+        str | None, typer.Option("--collaborative", help="Which vectors learnt from what users did, for 'letter'.")
+    ] = None,
     extend: Annotated[
         Path | None, typer.Option("--extend", help="Table of new items; they get codes, the old ones keep theirs.")
     ] = None,
@@ -33,7 +36,7 @@ def tokenize(
     as_json: Json = False,
 ) -> None:
     """Give every item of the run's dataset its semantic ID, or with --extend new items theirs."""
-    if extend is not None and (kind != "auto" or embeddings is not None):
+    if extend is not None and (kind != "auto" or embeddings is not None or collaborative is not None):
         raise typer.BadParameter("--extend uses the tokenizer and the vectors that are there; leave the others out")
     if extend is None and (tokenizer is not None or vectors is not None):
         raise typer.BadParameter("--tokenizer and --vectors belong to --extend NEW")
@@ -57,7 +60,15 @@ def tokenize(
             )
         else:
             config = part_config("tokenizer", kind, settings or [])
-            result = stage(folder, config, settings_of_run, name=name, force=force, embeddings=embeddings)
+            result = stage(
+                folder,
+                config,
+                settings_of_run,
+                name=name,
+                force=force,
+                embeddings=embeddings,
+                collaborative=collaborative,
+            )
     if as_json:
         print_json(stage_json("tokenize", result))
         return

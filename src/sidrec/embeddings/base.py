@@ -4,7 +4,6 @@ import json
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from pathlib import Path
-from typing import ClassVar
 
 import numpy as np
 from safetensors import safe_open
@@ -13,10 +12,11 @@ from safetensors.numpy import save_file
 from sidrec.artifact import Artifact, open_artifact
 from sidrec.config import Part, RunSettings
 from sidrec.data.catalog import Catalog
+from sidrec.data.dataset import Dataset
 from sidrec.errors import DataError
 from sidrec.types import FloatArray, Json
 
-__all__ = ["Embedder", "ItemEmbeddings", "unit_length"]
+__all__ = ["ContentEmbedder", "Embedder", "ItemEmbeddings", "unit_length"]
 
 FILE, ABOUT = "embeddings.safetensors", "about"
 
@@ -80,10 +80,7 @@ class ItemEmbeddings:
 
 
 class Embedder(Part, ABC):
-    """Makes one vector an item from a catalogue."""
-
-    from_content: ClassVar[bool] = False
-    """Whether an item's content alone decides its vector, so that `extend` makes those of new items."""
+    """Makes one vector an item."""
 
     def sources(self) -> dict[str, str]:
         """Role → digest of files outside the run that decide the vectors."""
@@ -94,11 +91,11 @@ class Embedder(Part, ABC):
         return {}
 
     @abstractmethod
-    def embed(self, catalog: Catalog, run: RunSettings) -> ItemEmbeddings:
-        """Vectors of all items, in catalogue order."""
+    def embed_items(self, dataset: Dataset, run: RunSettings) -> ItemEmbeddings:
+        """Vectors of all items of a dataset, in catalogue order."""
 
     def save(self, directory: Path) -> None:
-        """Write what `embed` learnt from the catalogue, if `extend` needs it (safetensors, JSON)."""
+        """Write what was learnt from the items, where `extend` needs it (safetensors, JSON)."""
 
     def extend(
         self, new: Catalog, old: Catalog, earlier: Artifact, run: RunSettings, vectors: Path | None = None
@@ -122,6 +119,24 @@ class Embedder(Part, ABC):
             expected="vectors of item content, which an item has before anybody touched it: tfidf, text or import",
             next="tokenize anew with the new items in the dataset, or learn semantic IDs from content",
         )
+
+
+class ContentEmbedder(Embedder):
+    """Makes vectors from what the catalogue says about items, whatever users did with them."""
+
+    @abstractmethod
+    def embed(self, catalog: Catalog, run: RunSettings) -> ItemEmbeddings:
+        """Vectors of all items, in catalogue order."""
+
+    def embed_items(self, dataset: Dataset, run: RunSettings) -> ItemEmbeddings:
+        """Vectors of all items of a dataset, in catalogue order."""
+        return self.embed(dataset.catalog, run)
+
+    @abstractmethod
+    def extend(
+        self, new: Catalog, old: Catalog, earlier: Artifact, run: RunSettings, vectors: Path | None = None
+    ) -> FloatArray:
+        """Vectors float32[M, D] of new items, as `Embedder.extend` says."""
 
     def _refuse_file(self, vectors: Path | None) -> None:
         """Raise `DataError` where a file of vectors is given to an embedder that makes its own."""

@@ -16,17 +16,15 @@ from sidrec.artifact import Artifact, file_digest
 from sidrec.config import Config, RunSettings
 from sidrec.data.catalog import Catalog
 from sidrec.data.columns import Columns
-from sidrec.embeddings.base import Embedder, ItemEmbeddings
+from sidrec.embeddings.base import ContentEmbedder, ItemEmbeddings
 from sidrec.errors import DataError
 from sidrec.types import FloatArray, IntArray, Json
 
 __all__ = ["ImportedVectors"]
 
 
-class ImportedVectors(Embedder):
+class ImportedVectors(ContentEmbedder):
     """Reads vectors that something else made."""
-
-    from_content = True
 
     class Config(Config):
         """Vectors from a .npy file."""

@@ -15,7 +15,7 @@ from pydantic import Field
 from sidrec.artifact import Artifact, digest_of, file_digest
 from sidrec.config import Config, RunSettings
 from sidrec.data.catalog import Catalog
-from sidrec.embeddings.base import Embedder, ItemEmbeddings, unit_length
+from sidrec.embeddings.base import ContentEmbedder, ItemEmbeddings, unit_length
 from sidrec.embeddings.fields import field_texts, joined_texts, text_facts
 from sidrec.errors import DataError, MissingExtraError
 from sidrec.types import FloatArray, Json
@@ -26,10 +26,8 @@ CHUNK_BATCHES = 16
 """Batches in one resumable chunk."""
 
 
-class SentenceEmbedder(Embedder):
+class SentenceEmbedder(ContentEmbedder):
     """Encodes item texts by a sentence-transformers model."""
-
-    from_content = True
 
     class Config(Config):
         """A sentence encoder."""

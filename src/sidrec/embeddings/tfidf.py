@@ -17,7 +17,7 @@ from safetensors.numpy import load_file, save_file
 from sidrec.artifact import Artifact
 from sidrec.config import Config, RunSettings
 from sidrec.data.catalog import Catalog
-from sidrec.embeddings.base import Embedder, ItemEmbeddings, unit_length
+from sidrec.embeddings.base import ContentEmbedder, ItemEmbeddings, unit_length
 from sidrec.embeddings.fields import joined_texts, text_facts
 from sidrec.errors import ArtifactError, DataError
 from sidrec.random import generator
@@ -66,10 +66,8 @@ class _Fitted:
         return np.asarray(vectorizer.transform(texts) @ self.directions.T, np.float32)
 
 
-class TfidfEmbedder(Embedder):
+class TfidfEmbedder(ContentEmbedder):
     """Words weighted by rarity, reduced to some dozen dimensions."""
-
-    from_content = True
 
     class Config(Config):
         """TF-IDF and truncated SVD."""

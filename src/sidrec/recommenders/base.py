@@ -20,7 +20,7 @@ from sidrec.recommenders.recommended import RecommendedList
 from sidrec.registry import load_class
 from sidrec.tokenizers.semantic_ids import SemanticIds
 from sidrec.training.config import TrainingConfig, TrainReport
-from sidrec.types import IntArray, Json
+from sidrec.types import FloatArray, IntArray, Json
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -159,6 +159,17 @@ class Recommender(Part, ABC):
                 yield model
         finally:
             model.train(was_training)
+
+    def item_vectors(self) -> FloatArray:
+        """The learnt vectors float32[N, D] of the items, in catalogue order.
+
+        Raises:
+            DataError: this kind of recommender has none, or was neither fitted nor loaded.
+        """
+        raise DataError(
+            f"a recommender of kind '{self.config.kind}' has no vectors of items",
+            expected="one with a table of items, such as 'sasrec'",
+        )
 
     @property
     def max_ties(self) -> int:

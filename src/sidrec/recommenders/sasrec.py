@@ -20,6 +20,7 @@ from sidrec.tokenizers.semantic_ids import SemanticIds
 from sidrec.training.config import TrainingConfig, TrainReport
 from sidrec.training.isolation import isolated_rng
 from sidrec.training.trainer import train_model
+from sidrec.types import FloatArray
 
 __all__ = ["SASRec"]
 
@@ -73,6 +74,11 @@ class SASRec(Recommender):
         windows = Windows.of(dataset.sequences, dataset.split.train, self.config.max_history)
         check = None if validate is None else lambda: validate(self)
         return train_model(self.model, SASRecExamples(windows), training, run, validate=check)
+
+    def item_vectors(self) -> FloatArray:
+        """The item table float32[N, D], which is input and output of the network."""
+        _ = self.catalog
+        return self.model.items.weight.detach().cpu().numpy()
 
     def rank(self, histories: Histories, request: Request, run: RunSettings) -> Recommendations:
         """The items with the largest logits after each user's latest items."""

@@ -18,7 +18,7 @@ from sidrec.artifact import Artifact, ArtifactWriter, open_artifact
 from sidrec.config import RunSettings, build, kind_of
 from sidrec.data.dataset import Dataset
 from sidrec.data.statistics import dataset_statistics
-from sidrec.embeddings.base import Embedder
+from sidrec.embeddings.base import ContentEmbedder, Embedder
 from sidrec.embeddings.imported import ImportedVectors
 from sidrec.errors import ConfigError, DataError
 from sidrec.evaluation.cold_start import ColdStartConfig, HeldOut, draw_new_items, hold_out
@@ -143,7 +143,7 @@ def _check(recipe: Recipe, dataset: Dataset) -> None:
             next="prepare the dataset together with its codes, which are then held out with the items",
         )
     embedder: Embedder = build("embedder", recipe.embeddings)
-    if needs_embeddings(tokenizer, dataset) and not embedder.from_content:
+    if needs_embeddings(tokenizer, dataset) and not isinstance(embedder, ContentEmbedder):
         raise DataError(
             f"vectors of kind '{kind_of(recipe.embeddings)}' cannot be made for new items",
             expected="vectors of item content: tfidf, text or import",

@@ -32,10 +32,10 @@ def embed(
     scratch = run.scratch or folder.scratch(f"embed-{name}")
 
     def write(writer: ArtifactWriter) -> None:
-        catalog = Dataset.load(folder.dataset).catalog
-        facts = embedder.facts(catalog)
-        embeddings = embedder.embed(catalog, replace(run, scratch=scratch))
-        embeddings.check_fits(catalog)
+        dataset = Dataset.load(folder.dataset)
+        facts = embedder.facts(dataset.catalog)
+        embeddings = embedder.embed_items(dataset, replace(run, scratch=scratch))
+        embeddings.check_fits(dataset.catalog)
         embeddings.save(writer.path)
         embedder.save(writer.path)
         items, dims = embeddings.vectors.shape

@@ -50,6 +50,11 @@ class Recipe(Config):
         slot("embedder"),
         Field(description=f"How items become vectors: {kinds_text('embedder')}."),
     ] = "tfidf"  # type: ignore[assignment]  # The slot makes a Config of the name.
+    collaborative: Annotated[
+        SerializeAsAny[Config] | None,
+        slot("embedder"),
+        Field(description="Second vectors of the items, learnt from what users did, for tokenizers that want them."),
+    ] = None
     tokenizer: Annotated[
         SerializeAsAny[Config],
         slot("tokenizer"),

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from sidrec.artifact import open_artifact
-from sidrec.config import RunSettings
+from sidrec.config import RunSettings, kind_of
 from sidrec.data.dataset import Dataset
 from sidrec.errors import ConfigError
 from sidrec.stages.embed import embed, embeddings_name
@@ -13,7 +13,7 @@ from sidrec.stages.evaluate import evaluate
 from sidrec.stages.layout import RunFolder, StageResult, name_for
 from sidrec.stages.prepare import prepare
 from sidrec.stages.recipe import Recipe, needs_semantic_ids
-from sidrec.stages.tokenize import needs_embeddings, tokenize, tokenizer_name
+from sidrec.stages.tokenize import needs_collaborative, needs_embeddings, tokenize, tokenizer_name
 from sidrec.stages.train import train
 
 __all__ = ["Announce", "Step", "run_recipe"]
@@ -34,6 +34,9 @@ class Step:
 
 Announce = Callable[[str, StageResult | None], None]
 """Told the name of every stage: with None before it begins, with its result after."""
+
+Do = Callable[[str, Callable[[], StageResult]], StageResult]
+"""Runs the work of a named stage and announces it."""
 
 
 def run_recipe(
@@ -105,7 +108,7 @@ def _semantic_ids(
     recipe: Recipe,
     run: RunSettings,
     force: bool,
-    do: Callable[[str, Callable[[], StageResult]], StageResult],
+    do: Do,
 ) -> str:
     """Make the semantic IDs of the recipe and say what they are called; vectors only where they are needed.
 
@@ -115,6 +118,37 @@ def _semantic_ids(
     if needs_embeddings(recipe.tokenizer, Dataset.load(folder.dataset)):
         vectors = embeddings_name(folder, recipe.embeddings, run)
         do("embed", lambda: embed(folder, recipe.embeddings, run, name=vectors, force=force))
-    name = tokenizer_name(folder, recipe.tokenizer, run, vectors)
-    do("tokenize", lambda: tokenize(folder, recipe.tokenizer, run, name=name, force=force, embeddings=vectors))
+    collaborative = _collaborative(folder, recipe, run, force, do)
+    name = tokenizer_name(folder, recipe.tokenizer, run, vectors, collaborative)
+    do(
+        "tokenize",
+        lambda: tokenize(
+            folder,
+            recipe.tokenizer,
+            run,
+            name=name,
+            force=force,
+            embeddings=vectors,
+            collaborative=collaborative,
+        ),
+    )
+    return name
+
+
+def _collaborative(folder: RunFolder, recipe: Recipe, run: RunSettings, force: bool, do: Do) -> str | None:
+    """Make the collaborative vectors where the tokenizer wants them, and say what they are called.
+
+    Raises:
+        ConfigError: it wants them and the recipe has none.
+    """
+    if not needs_collaborative(recipe.tokenizer):
+        return None
+    config = recipe.collaborative
+    if config is None:
+        raise ConfigError(
+            f"collaborative: a tokenizer of kind '{kind_of(recipe.tokenizer)}' learns from collaborative vectors too",
+            next="add collaborative.kind=collaborative",
+        )
+    name = embeddings_name(folder, config, run)
+    do("embed", lambda: embed(folder, config, run, name=name, force=force))
     return name

@@ -1,6 +1,9 @@
 """Stage `tokenize`: item vectors or imported codes → a tokenizer with its semantic IDs and their quality."""
 
 import json
+import shutil
+from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +36,7 @@ def tokenize(
     name: str | None = None,
     force: bool = False,
     embeddings: str | None = None,
+    collaborative: str | None = None,
 ) -> StageResult:
     """Make a tokenizer artefact: fitted state, semantic IDs, `quality.json` and `quality.png`.
 
@@ -43,6 +47,9 @@ def tokenize(
         name: of the artefact; the tokenizer's kind by default.
         force: make it even if it is up to date.
         embeddings: name of the vectors; None takes the only ones there are.
+        collaborative: name of vectors learnt from what users did, for tokenizers that want them.
+
+    A killed training goes on from its last checkpoint when the same tokenizer is asked for again.
 
     Raises:
         ArtifactError: vectors are needed and missing, or there are several and none was named.
@@ -52,14 +59,16 @@ def tokenize(
     config = resolve_auto(config, dataset)
     name = name_for(kind_of(config), name)
     tokenizer: Tokenizer = build("tokenizer", config)
-    request = _request(folder, tokenizer, dataset, run, embeddings)
-    vectors = request["parents"].get("embeddings")
-    return make_artifact(
-        folder.tokenizer(name),
-        **request,
-        write=lambda writer: _write(writer, tokenizer, dataset, vectors, run),
-        force=force,
-    )
+    request = _request(folder, tokenizer, dataset, run, embeddings, collaborative)
+    scratch = run.scratch or folder.scratch(f"tokenize-{name}")
+
+    def write(writer: ArtifactWriter) -> None:
+        _write(writer, tokenizer, dataset, request["parents"], replace(run, scratch=scratch))
+
+    result = make_artifact(folder.tokenizer(name), **request, write=write, force=force)
+    if run.scratch is None:
+        shutil.rmtree(scratch, ignore_errors=True)
+    return result
 
 
 def needs_embeddings(config: Config, dataset: Dataset) -> bool:
@@ -67,11 +76,22 @@ def needs_embeddings(config: Config, dataset: Dataset) -> bool:
     return build("tokenizer", resolve_auto(config, dataset)).needs_embeddings
 
 
-def tokenizer_name(folder: RunFolder, config: Config, run: RunSettings, embeddings: str | None = None) -> str:
+def needs_collaborative(config: Config) -> bool:
+    """Whether `tokenize` with this configuration needs vectors learnt from what users did."""
+    return build("tokenizer", config).needs_collaborative
+
+
+def tokenizer_name(
+    folder: RunFolder,
+    config: Config,
+    run: RunSettings,
+    embeddings: str | None = None,
+    collaborative: str | None = None,
+) -> str:
     """A name for the tokenizer of a configuration that replaces no other of the dataset."""
     dataset = Dataset.load(folder.dataset)
     config = resolve_auto(config, dataset)
-    request = _request(folder, build("tokenizer", config), dataset, run, embeddings)
+    request = _request(folder, build("tokenizer", config), dataset, run, embeddings, collaborative)
     return own_name(folder.tokenizer(name_for(kind_of(config))), request)
 
 
@@ -85,13 +105,20 @@ def load_semantic_ids(path: Path | str) -> SemanticIds:
 
 
 def _request(
-    folder: RunFolder, tokenizer: Tokenizer, dataset: Dataset, run: RunSettings, embeddings: str | None
+    folder: RunFolder,
+    tokenizer: Tokenizer,
+    dataset: Dataset,
+    run: RunSettings,
+    embeddings: str | None,
+    collaborative: str | None,
 ) -> Request:
     """What decides the codes; the seed only where something is learned."""
     assert dataset.artifact is not None, "a loaded dataset knows its artefact"
     parents: dict[str, Artifact | str] = {"dataset": dataset.artifact, **tokenizer.sources()}
     if tokenizer.needs_embeddings:
         parents["embeddings"] = _embeddings(folder, embeddings, dataset)
+    if tokenizer.needs_collaborative:
+        parents["collaborative"] = _collaborative(folder, collaborative, dataset)
     seed = run.seed if tokenizer.uses_seed else 0
     return {"kind": "tokenizer", "config": tokenizer.describe(), "seed": seed, "parents": parents}
 
@@ -111,13 +138,38 @@ def _embeddings(folder: RunFolder, name: str | None, dataset: Dataset) -> Artifa
     return found
 
 
+def _collaborative(folder: RunFolder, name: str | None, dataset: Dataset) -> Artifact:
+    """The artefact of the named vectors; they are never guessed among others."""
+    assert dataset.artifact is not None, "a loaded dataset knows its artefact"
+    if name is None:
+        raise ArtifactError(
+            "this tokenizer learns from vectors of what users did, too, and none were named",
+            where=str(folder.home("embeddings")),
+            expected=f"--collaborative NAME, one of: {', '.join(folder.names('embeddings')) or 'none yet'}",
+            next=f"make them with 'sidrec embed --kind collaborative --run {folder.path}'",
+        )
+    found = folder.only("embeddings", name)
+    check_dataset(found, dataset.artifact)
+    return found
+
+
+def _vectors(parent: Artifact | str | None) -> ItemEmbeddings | None:
+    return ItemEmbeddings.of_artifact(parent) if isinstance(parent, Artifact) else None
+
+
 def _write(
-    writer: ArtifactWriter, tokenizer: Tokenizer, dataset: Dataset, source: Artifact | str | None, run: RunSettings
+    writer: ArtifactWriter,
+    tokenizer: Tokenizer,
+    dataset: Dataset,
+    parents: Mapping[str, Artifact | str],
+    run: RunSettings,
 ) -> None:
     facts: Json = {}
     if isinstance(tokenizer, VectorTokenizer):
-        assert isinstance(source, Artifact), "a tokenizer that needs vectors has them as a parent"
-        quantized, facts = _learned(tokenizer, ItemEmbeddings.of_artifact(source), dataset, run)
+        embeddings = _vectors(parents.get("embeddings"))
+        assert embeddings is not None, "a tokenizer that needs vectors has them as a parent"
+        collaborative = _vectors(parents.get("collaborative"))
+        quantized, facts = _learned(tokenizer, embeddings, collaborative, dataset, run)
     else:
         assert isinstance(tokenizer, ImportingTokenizer), f"{type(tokenizer).__name__} neither learns nor imports"
         quantized = Quantized(*tokenizer.codes(dataset, run))
@@ -156,11 +208,17 @@ def write_codes(
 
 
 def _learned(
-    tokenizer: VectorTokenizer, embeddings: ItemEmbeddings, dataset: Dataset, run: RunSettings
+    tokenizer: VectorTokenizer,
+    embeddings: ItemEmbeddings,
+    collaborative: ItemEmbeddings | None,
+    dataset: Dataset,
+    run: RunSettings,
 ) -> tuple[Quantized, Json]:
     """The codes of a tokenizer after fitting, and what the vectors say about them."""
-    embeddings.check_fits(dataset.catalog)
-    tokenizer.fit(embeddings, run)
+    for vectors in (embeddings, collaborative):
+        if vectors is not None:
+            vectors.check_fits(dataset.catalog)
+    tokenizer.fit(embeddings, run, collaborative)
     return assessed(tokenizer, embeddings.vectors, dataset.catalog, run)
 
 

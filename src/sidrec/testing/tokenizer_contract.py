@@ -24,6 +24,10 @@ from sidrec.types import FloatArray
 __all__ = ["blobs", "check_importing_tokenizer", "check_tokenizer"]
 
 
+DIMS = 8
+"""Size of the collaborative vectors that the contract hands out."""
+
+
 def blobs(num_items: int = 200, dims: int = 16, clusters: int = 20, seed: int = 0) -> FloatArray:
     """float32[N, D], points around centres that lie far apart."""
     draw = generator(seed, "blobs")
@@ -43,16 +47,28 @@ def check_tokenizer(factory: Callable[[], VectorTokenizer]) -> None:
     """
     vectors = blobs()
     embeddings = ItemEmbeddings(vectors, "blobs", "digest of the blobs")
-    tokenizer = factory().fit(embeddings)
+    tokenizer = _fitted(factory(), embeddings)
     _check_codes(tokenizer, vectors)
     _check_residuals(tokenizer, vectors)
     ids = tokenizer.encode(embeddings)
     assert ids.catalog_digest == embeddings.catalog_digest, "the semantic IDs carry the catalogue's digest"
-    again = factory().fit(embeddings).encode(embeddings)
+    again = _fitted(factory(), embeddings).encode(embeddings)
     assert again.digest == ids.digest, "the same seed gives the same semantic IDs"
     _check_saving(tokenizer, embeddings)
     _check_extension(tokenizer, embeddings)
     _check_wrong_catalogue(ids)
+
+
+def _fitted(tokenizer: VectorTokenizer, embeddings: ItemEmbeddings) -> VectorTokenizer:
+    """Fitted; with collaborative vectors of `DIMS` dimensions where it wants them, and not without."""
+    if not tokenizer.needs_collaborative:
+        return tokenizer.fit(embeddings)
+    try:
+        tokenizer.fit(embeddings)
+    except DataError:
+        behaviour = replace(embeddings, vectors=blobs(len(embeddings.vectors), DIMS, seed=1))
+        return tokenizer.fit(embeddings, collaborative=behaviour)
+    raise AssertionError("a tokenizer that wants collaborative vectors says so when there are none")
 
 
 def check_importing_tokenizer(factory: Callable[[], ImportingTokenizer], dataset: Dataset) -> None:

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from sidrec.tokenizers.residual import CHUNK, nearest_codes, squared_distances
 
-__all__ = ["distinct_rows", "kmeans"]
+__all__ = ["cluster_means", "distinct_rows", "kmeans"]
 
 SEEDING_POINTS = 32
 """Points a cluster that k-means++ chooses from."""
@@ -100,13 +100,17 @@ def _plus_plus(points_MD: Tensor, size: int, generator: torch.Generator) -> Tens
     return points_MD[torch.stack(chosen)].clone()
 
 
+def cluster_means(points_ND: Tensor, codes_N: Tensor, centres_KD: Tensor) -> Tensor:
+    """Means float32[K, D] of the points of every cluster; an empty one keeps its centre."""
+    counts_K1 = torch.bincount(codes_N, minlength=len(centres_KD))[:, None]
+    means_KD = _cluster_sums(points_ND, codes_N, len(centres_KD)) / counts_K1.clamp_min(1)
+    return torch.where(counts_K1 > 0, means_KD, centres_KD)
+
+
 def _updated(points_ND: Tensor, codes_N: Tensor, distances_N: Tensor, centres_KD: Tensor) -> Tensor:
     """Means of the clusters; an empty one moves to the worst represented point that is still free."""
-    size = len(centres_KD)
-    sums_KD = _cluster_sums(points_ND, codes_N, size)
-    counts_K = torch.bincount(codes_N, minlength=size)
-    updated_KD = sums_KD / counts_K.clamp_min(1)[:, None]
-    empty_E = torch.nonzero(counts_K == 0)[:, 0]
+    updated_KD = cluster_means(points_ND, codes_N, centres_KD)
+    empty_E = torch.nonzero(torch.bincount(codes_N, minlength=len(centres_KD)) == 0)[:, 0]
     if len(empty_E):
         worst_E = distances_N.sort(descending=True, stable=True).indices[: len(empty_E)]
         updated_KD[empty_E[: len(worst_E)]] = points_ND[worst_E]

@@ -1,93 +1,56 @@
-"""RQ-VAE: an autoencoder whose latent is quantised level by level, as TIGER, LC-Rec and LETTER train it.
+"""RQ-VAE: an autoencoder whose latent is quantized level by level, as TIGER, LC-Rec, LETTER, GRec and ETEGRec train it.
 
-TIGER (2023, arXiv:2305.05065), LC-Rec (2023, arXiv:2311.09049), LETTER (2024, arXiv:2405.07314)
-without its collaborative and diversity terms. Nothing is variational. Deviations from their code:
-inputs are standardised, the commitment of every level reaches the encoder (`commit="first"` is
-theirs), codebooks start from k-means over all items, unused codes are revived, the learning rate
-falls, the best state is kept, and encoding never needs the trainer. What two of them gave is in the
-project's log.
-
-The loop is its own: thousands of tiny epochs on resident tensors, with no transfer to the host
-inside a step.
+TIGER (2023, arXiv:2305.05065), LC-Rec (2023, arXiv:2311.09049), LETTER (2024, arXiv:2405.07314) without its
+collaborative and diversity terms, which `letter` adds. Nothing is variational. Deviations of the defaults from the
+published code: inputs are standardised, the commitment of every level reaches the encoder (`commit="first"` is
+theirs), codebooks start from k-means over all items, unused codes are revived, the learning rate falls, the best
+state is kept, and encoding never needs the trainer. What some of them gave is in the project's log.
 """
 
-import math
+import re
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal, Self
 
 import numpy as np
 import torch
-from pydantic import Field
 from safetensors.torch import load_file, save_file
+from torch import Tensor
 
+from sidrec.artifact import file_digest
 from sidrec.config import RunSettings
 from sidrec.embeddings.base import ItemEmbeddings
 from sidrec.errors import DataError
-from sidrec.progress import Advance
 from sidrec.random import torch_seed
-from sidrec.tokenizers.base import TokenizerConfig
-from sidrec.tokenizers.quality import code_quality, relative_error
-from sidrec.tokenizers.residual import ResidualTokenizer, residual_codes, sum_of_codes
-from sidrec.tokenizers.rqvae_network import ResidualAutoencoder
-from sidrec.types import FloatArray, IntArray
+from sidrec.tokenizers.published import published_state
+from sidrec.tokenizers.quantizer import ResidualQuantizer
+from sidrec.tokenizers.residual import ResidualTokenizer, sum_of_codes
+from sidrec.tokenizers.rqvae_config import RQVAEConfig
+from sidrec.tokenizers.rqvae_network import CHUNK, ResidualAutoencoder
+from sidrec.tokenizers.rqvae_training import Look, RQVAETraining, Term
+from sidrec.training.checkpoints import find_checkpoint, start_digest
+from sidrec.training.isolation import isolated_rng
+from sidrec.types import FloatArray, IntArray, Metric
 
 __all__ = ["RQVAE"]
 
 STATE = "tokenizer.safetensors"
-BATCH = 4096
-"""Rows that go through the network at once when items are encoded."""
+BOOK = "quantizer.codebooks."
 
 
 class RQVAE(ResidualTokenizer):
-    """A learned residual quantiser."""
+    """A learned residual quantizer.
 
-    class Config(TokenizerConfig):
+    Attributes:
+        look: hears of every look at all items in training, for learning curves; None by default.
+    """
+
+    class Config(RQVAEConfig):
         """RQ-VAE."""
 
-        kind: Literal["rqvae"] = "rqvae"
-        levels: int = Field(default=3, ge=1)
-        """L, number of codes an item gets before collisions are settled."""
-        codebook_size: int = Field(default=256, ge=1)
-        """K, codes in a level; fewer where the catalogue holds fewer distinct vectors."""
-        layers: tuple[int, ...] = (512, 256, 128)
-        """Hidden sizes of the encoder; the decoder is its mirror image."""
-        latent_dim: int = Field(default=32, ge=1)
-        """Size of the quantised latent."""
-        dropout: float = Field(default=0.0, ge=0, lt=1)
-        """Dropout before every linear layer."""
-        standardize: bool = True
-        """Centre the vectors and give them unit variance, so that settings do not depend on their scale."""
-        beta: float = Field(default=0.25, ge=0)
-        """Weight of the commitment loss."""
-        quantization_weight: float = Field(default=1.0, ge=0)
-        """Weight of codebook and commitment losses beside the reconstruction."""
-        commit: Literal["first", "all"] = "all"
-        """Levels whose commitment reaches the encoder; LC-Rec's and LETTER's code lets only the first."""
-        balanced_levels: int = Field(default=0, ge=0)
-        """Last levels whose codes are balanced by Sinkhorn in training; LC-Rec and LETTER balance one."""
-        epsilon: float = Field(default=0.003, gt=0)
-        """Entropy weight of Sinkhorn."""
-        epochs: int = Field(default=100, ge=1)
-        """Passes over the items."""
-        batch_size: int = Field(default=128, ge=1)
-        """Items in a step."""
-        lr: float = Field(default=2e-3, gt=0)
-        """Peak learning rate of AdamW."""
-        weight_decay: float = Field(default=1e-4, ge=0)
-        """Decoupled weight decay, on all parameters as published."""
-        warmup_ratio: float = Field(default=0.02, ge=0, lt=1)
-        """Share of the steps in which the learning rate rises."""
-        schedule: Literal["cosine", "constant"] = "cosine"
-        """How the learning rate goes on after the warm-up."""
-        max_grad_norm: float = Field(default=1.0, gt=0)
-        """Gradients are clipped to this norm."""
-        precision: Literal["fp32", "bf16"] = "fp32"
-        """Arithmetic of encoder and decoder in training; quantisation is always fp32."""
-        revive_every: int = Field(default=10, ge=0)
-        """Epochs after which codes that no item used move to items; 0 leaves them dead. Not in the last quarter."""
-        validate_every: int = Field(default=10, ge=0)
-        """Epochs between looks at all items; the least error plus collision rate is kept (0: the last state)."""
+        kind: Literal["rqvae"] = "rqvae"  # type: ignore[assignment]  # narrows the family's field
 
+    look: Look | None = None
     _network: ResidualAutoencoder | None = None
 
     @property
@@ -98,8 +61,22 @@ class RQVAE(ResidualTokenizer):
             DataError: the tokenizer has not been fitted.
         """
         if self._network is None:
-            raise DataError("this RQVAE has no network yet", next="call fit(embeddings) first")
+            raise DataError(f"this {type(self).__name__} has no network yet", next="call fit(embeddings) first")
         return self._network
+
+    @property
+    def metric(self) -> Metric:
+        """As configured."""
+        return self.config.metric
+
+    def sources(self) -> dict[str, str]:
+        """The digest of the published weights, if they are taken over."""
+        if not self.config.weights:
+            return {}
+        path = Path(self.config.weights)
+        if not path.is_file():
+            raise DataError("there is no such file of weights", where=str(path), next="check tokenizer.weights")
+        return {"weights": file_digest(path)}
 
     def fit(
         self,
@@ -107,44 +84,100 @@ class RQVAE(ResidualTokenizer):
         run: RunSettings = RunSettings(),
         collaborative: ItemEmbeddings | None = None,
     ) -> Self:
-        """Train the network; keeps the best state it saw.
+        """Train the network, or take over published weights; keeps the best state it saw.
 
         Args:
             embeddings: vectors of the catalogue.
-            run: seed, device, progress.
-            collaborative: not looked at.
+            run: seed, device, progress; with a scratch folder a killed training goes on from its last checkpoint.
+            collaborative: vectors learnt from what users did, for `terms`.
+
+        Raises:
+            DataError: published weights do not fit the vectors.
+            TrainingError: the loss is no longer a number.
         """
-        config: RQVAE.Config = self.config
+        vectors_ND = torch.from_numpy(np.ascontiguousarray(embeddings.vectors, np.float32))
+        if self.config.weights:
+            self._adopt(self._published(vectors_ND.shape[1]))
+            return self
         device = run.torch_device()
-        vectors_ND = torch.from_numpy(np.ascontiguousarray(embeddings.vectors, np.float32)).to(device)
-        network = self._new_network(vectors_ND.shape[1])
-        network.initialize_weights(torch_seed(run.seed, "rqvae", "weights"))
-        network.to(device)
-        if config.standardize:
-            network.fit_scaler(vectors_ND)
-        network.initialize_codebooks(vectors_ND, torch_seed(run.seed, "rqvae", "codebooks"))
-        # Dropout draws from the global stream; forking it leaves the caller's state as it was.
-        with (
-            torch.random.fork_rng([] if device == "cpu" else None),
-            run.progress("train the tokenizer", config.epochs) as advance,
-        ):
-            torch.manual_seed(torch_seed(run.seed, "rqvae", "dropout"))
-            best = _Training(config, network, vectors_ND, run.seed).run(advance)
-        network.load_state_dict(best)
+        vectors_ND = vectors_ND.to(device)
+        # Dropout draws from the global stream; the caller's state stays as it was.
+        with isolated_rng():
+            network, training = self._prepared(vectors_ND, run, collaborative)
+            with run.progress("train the tokenizer", self.config.epochs) as advance:
+                network.load_state_dict(training.run(advance, self._scratch(run, network, embeddings, collaborative)))
         self._adopt(network)
         return self
+
+    def terms(self, network: ResidualAutoencoder, collaborative: ItemEmbeddings | None, seed: int) -> Sequence[Term]:
+        """Further losses of a method that is built on this one."""
+        return ()
+
+    def training(
+        self, embeddings: ItemEmbeddings, run: RunSettings, collaborative: ItemEmbeddings | None = None
+    ) -> RQVAETraining:
+        """The training that `fit` runs, not begun: for looking at single steps."""
+        vectors_ND = torch.from_numpy(np.ascontiguousarray(embeddings.vectors, np.float32)).to(run.torch_device())
+        return self._prepared(vectors_ND, run, collaborative)[1]
+
+    def _prepared(
+        self, vectors_ND: Tensor, run: RunSettings, collaborative: ItemEmbeddings | None
+    ) -> tuple[ResidualAutoencoder, RQVAETraining]:
+        config: RQVAE.Config = self.config
+        dims = vectors_ND.shape[1]
+        latent_dim = dims if config.skip else config.latent_dim
+        network = self._new_network([dims, *config.layers, latent_dim], config.sizes)
+        network.initialize_weights(torch_seed(run.seed, "rqvae", "weights"))
+        network.to(vectors_ND.device)
+        if config.standardize:
+            network.fit_scaler(vectors_ND)
+        self._initialize_codebooks(network, vectors_ND, run.seed)
+        terms = self.terms(network, collaborative, run.seed)
+        return network, RQVAETraining(config, network, vectors_ND, run.seed, terms=terms, look=self.look)
+
+    def _initialize_codebooks(self, network: ResidualAutoencoder, vectors_ND: Tensor, seed: int) -> None:
+        config: RQVAE.Config = self.config
+        seed_of_codes = torch_seed(seed, "rqvae", "codebooks")
+        if config.init == "uniform":
+            network.quantizer.initialize_uniform(seed_of_codes)
+            return
+        points_ND = vectors_ND
+        if config.init == "first_batch":
+            points_ND = vectors_ND[RQVAETraining(config, network, vectors_ND, seed).batch_rows(0)[0]]
+        network.eval()
+        network.quantizer.initialize(
+            network.encode_all(points_ND),
+            balanced=config.init == "balanced",
+            sample=config.init_sample,
+            iterations=config.init_iterations,
+            seed=seed_of_codes,
+        )
+
+    def _scratch(
+        self,
+        run: RunSettings,
+        network: ResidualAutoencoder,
+        embeddings: ItemEmbeddings,
+        collaborative: ItemEmbeddings | None,
+    ) -> Path | None:
+        """The folder of this training's checkpoint; what another training left there is removed."""
+        if run.scratch is None:
+            return None
+        parts = [embeddings.vectors, None if collaborative is None else collaborative.vectors]
+        find_checkpoint(run.scratch, start_digest(network, parts, self.config, run))
+        return run.scratch
 
     def latents(self, vectors: FloatArray) -> FloatArray:
         """The encoder's output float32[N, D']."""
         points = torch.from_numpy(np.ascontiguousarray(vectors, np.float32))
         with torch.inference_mode():
-            return torch.cat([self.network.encode(batch) for batch in points.split(BATCH)]).numpy()
+            return self.network.encode_all(points).numpy()
 
     def reconstruct(self, codes: IntArray) -> FloatArray:
         """Vectors float32[N, D] that the decoder makes of codes."""
         points = torch.from_numpy(sum_of_codes(codes, self.codebooks))
         with torch.inference_mode():
-            return torch.cat([self.network.decode(batch) for batch in points.split(BATCH)]).numpy()
+            return torch.cat([self.network.decode(batch) for batch in points.split(CHUNK)]).numpy()
 
     def save(self, directory: Path) -> None:
         """Write configuration and weights."""
@@ -155,112 +188,52 @@ class RQVAE(ResidualTokenizer):
     def load(cls, directory: Path) -> Self:
         """Rebuild a tokenizer from `save`'s files."""
         tokenizer = cls._configured(directory)
-        state = load_file(directory / STATE)
-        network = tokenizer._new_network(len(state["mean"]))
-        network.size_codebooks([len(state[f"codebooks.{level}"]) for level in range(tokenizer.config.levels)])
-        network.load_state_dict(state)
-        tokenizer._adopt(network)
+        tokenizer._adopt(tokenizer._network_of(load_file(directory / STATE)))
         return tokenizer
 
-    def _new_network(self, dims: int) -> ResidualAutoencoder:
-        config: RQVAE.Config = self.config
-        # Layers draw first weights from the global stream, which is the caller's.
-        with torch.random.fork_rng([]):
-            return ResidualAutoencoder(
-                [dims, *config.layers, config.latent_dim],
-                [config.codebook_size] * config.levels,
-                dropout=config.dropout,
-                passes_residual_gradient=config.commit == "all",
-                num_balanced=config.balanced_levels,
-                epsilon=config.epsilon,
+    def _published(self, dims: int) -> ResidualAutoencoder:
+        """The network of published weights."""
+        path: str = self.config.weights
+        network = self._network_of(published_state(Path(path)))
+        if len(network.mean) != dims:
+            raise DataError(
+                f"the published weights take vectors of {len(network.mean)} dimensions, these have {dims}",
+                where=path,
+                next="make vectors with the encoder that the weights were trained on",
             )
+        return network
+
+    def _network_of(self, state: dict[str, Tensor]) -> ResidualAutoencoder:
+        """The network whose state this is; shapes come from the state, since codebooks may have shrunk."""
+        books = [state[f"{BOOK}{level}"] for level in range(sum(name.startswith(BOOK) for name in state))]
+        layers = {int(name.split(".")[1]): state[name] for name in state if re.fullmatch(r"encoder\.\d+\.weight", name)}
+        matrices = [layers[number] for number in sorted(layers) if layers[number].ndim == len(("out", "in"))]
+        network = self._new_network([matrices[0].shape[1], *map(len, matrices)], list(map(len, books)))
+        network.load_state_dict(state)
+        return network
 
     def _adopt(self, network: ResidualAutoencoder) -> None:
-        self._network = network.cpu().eval().requires_grad_(False)
-        self._codebooks = [book.detach().numpy() for book in self._network.codebooks]
+        self._network = network.cpu().eval()
+        self._codebooks = [book.detach().numpy() for book in network.quantizer.codebooks]
 
-
-class _Training:
-    """The loop: every step on the device, one look at all items now and then."""
-
-    def __init__(self, config: RQVAE.Config, network: ResidualAutoencoder, vectors_ND: torch.Tensor, seed: int) -> None:
-        self.config, self.network, self.vectors_ND = config, network, vectors_ND
-        self.steps = config.epochs * math.ceil(len(vectors_ND) / config.batch_size)
-        self.optimizer = torch.optim.AdamW(network.parameters(), lr=config.lr, weight_decay=config.weight_decay)
-        self.schedule = torch.optim.lr_scheduler.LambdaLR(self.optimizer, self._rate)
-        self.order = torch.Generator().manual_seed(torch_seed(seed, "rqvae", "order"))
-        self.used = [torch.zeros(len(book), device=vectors_ND.device) for book in network.codebooks]
-
-    def run(self, advance: Advance) -> dict[str, torch.Tensor]:
-        """Train for all epochs; the state dict to keep."""
-        config = self.config
-        best_score, best = math.inf, {}
-        for epoch in range(1, config.epochs + 1):
-            self._epoch()
-            if config.revive_every and epoch % config.revive_every == 0 and 4 * epoch <= 3 * config.epochs:
-                self._revive()
-            validates = config.validate_every and (epoch % config.validate_every == 0 or epoch == config.epochs)
-            if validates:
-                error, collisions = self._validate()
-                if error + collisions < best_score:
-                    best_score, best = error + collisions, _copy(self.network)
-                advance(1, f"error {error:.3f}, collisions {collisions:.3f}")
-            else:
-                advance()
-        return best or _copy(self.network)
-
-    def _rate(self, step: int) -> float:
-        warmup = self.config.warmup_ratio * self.steps
-        if step < warmup:
-            return (step + 1) / (warmup + 1)
-        if self.config.schedule == "constant":
-            return 1.0
-        return 0.5 * (1 + math.cos(math.pi * (step - warmup) / max(1.0, self.steps - warmup)))
-
-    def _epoch(self) -> None:
-        network, config = self.network.train(), self.config
-        order_N = torch.randperm(len(self.vectors_ND), generator=self.order).to(self.vectors_ND.device)
-        for rows_B in order_N.split(config.batch_size):
-            losses, codes_BL = network.losses(self.vectors_ND[rows_B], config.precision == "bf16")
-            loss = losses.reconstruction + config.quantization_weight * (
-                losses.codebook + config.beta * losses.commitment
-            )
-            self.optimizer.zero_grad(set_to_none=True)
-            loss.backward()
-            torch.nn.utils.clip_grad_norm_(network.parameters(), config.max_grad_norm)
-            self.optimizer.step()
-            self.schedule.step()
-            for used_K, codes_B in zip(self.used, codes_BL.unbind(1), strict=True):
-                used_K.scatter_(0, codes_B, 1.0)
-
-    @torch.no_grad()
-    def _revive(self) -> None:
-        """Move codes that nothing chose since the last time onto residuals of items drawn at random."""
-        network = self.network.eval()
-        rows = torch.randperm(len(self.vectors_ND), generator=self.order)[:BATCH].to(self.vectors_ND.device)
-        latents_BD = network.encode(self.vectors_ND[rows])
-        residuals = residual_codes(latents_BD, list(network.codebooks))[1]
-        for book_KD, residual_BD, used_K in zip(network.codebooks, residuals, self.used, strict=True):
-            dead = torch.nonzero(used_K == 0)[: len(residual_BD), 0]
-            book_KD[dead] = residual_BD[: len(dead)]
-            used_K.zero_()
-
-    @torch.no_grad()
-    def _validate(self) -> tuple[float, float]:
-        """Relative reconstruction error and collision rate over all items."""
-        network = self.network.eval()
-        books = list(network.codebooks)
-        rebuilt: list[torch.Tensor] = []
-        codes: list[torch.Tensor] = []
-        for batch_BD in self.vectors_ND.split(BATCH):
-            codes_BL = residual_codes(network.encode(batch_BD), books)[0]
-            quantized_BD = torch.stack([book[codes_BL[:, level]] for level, book in enumerate(books)]).sum(0)
-            rebuilt.append(network.decode(quantized_BD).cpu())
-            codes.append(codes_BL.cpu())
-        error = relative_error(self.vectors_ND.cpu().numpy(), torch.cat(rebuilt).numpy())
-        sizes = [len(book) for book in books]
-        return error, code_quality(torch.cat(codes).numpy(), sizes)["collision_rate"]
-
-
-def _copy(network: ResidualAutoencoder) -> dict[str, torch.Tensor]:
-    return {name: tensor.detach().clone() for name, tensor in network.state_dict().items()}
+    def _new_network(self, widths: Sequence[int], sizes: Sequence[int]) -> ResidualAutoencoder:
+        config: RQVAE.Config = self.config
+        quantizer = ResidualQuantizer(
+            sizes,
+            widths[-1],
+            metric=config.metric,
+            rule=config.commit,
+            gradient=config.gradient,
+            epsilons=config.sinkhorn if len(config.sinkhorn) == len(sizes) else (),
+            sinkhorn_iterations=config.sinkhorn_iterations,
+            decay=config.ema_decay,
+        )
+        return ResidualAutoencoder(
+            widths,
+            quantizer,
+            dropout=config.dropout,
+            batch_norm=config.batch_norm and not config.weights,
+            skip=config.skip,
+            reconstruction=config.reconstruction,
+            temperature=config.temperature,
+        )

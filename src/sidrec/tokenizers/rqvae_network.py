@@ -1,76 +1,67 @@
-"""The network of RQ-VAE: encoder, residual quantiser with straight-through gradients, decoder, losses.
+"""The network of RQ-VAE: scaler, encoder, residual quantizer, decoder, and its loss terms.
 
-No optimiser, no data, no settings: the loop in `rqvae` has them.
+No optimizer, no data, no settings: `rqvae_training` has the loop, `rqvae` the settings.
 """
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import pairwise
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
-from sidrec.tokenizers.kmeans import kmeans
-from sidrec.tokenizers.residual import nearest_codes, squared_distances
-from sidrec.tokenizers.sinkhorn import sinkhorn_codes
+from sidrec.tokenizers.networks import mlp, xavier_
+from sidrec.tokenizers.quantizer import QuantizerOutput, ResidualQuantizer
 
-__all__ = ["Losses", "QuantizerOutput", "ResidualAutoencoder"]
+__all__ = ["CHUNK", "Losses", "Reconstruction", "ResidualAutoencoder", "reconstruction_loss"]
 
+CHUNK = 4096
+"""Rows that go through encoder or decoder at once outside of training."""
 
-@dataclass(frozen=True)
-class QuantizerOutput:
-    """One pass through the quantiser.
-
-    Attributes:
-        sum_BD: the sum of the chosen codes, with gradients to the latent.
-        codes_BL: int64.
-        codebook: mean over levels of mean (e_c - sg(r))².
-        commitment: mean over levels of mean (sg(e_c) - r)².
-    """
-
-    sum_BD: Tensor
-    codes_BL: Tensor
-    codebook: Tensor
-    commitment: Tensor
+Reconstruction = Literal["mse", "l1", "infonce"]
+"""How far a rebuilt vector is from its own."""
 
 
 @dataclass(frozen=True)
 class Losses:
-    """The three terms of the loss, unweighted; means over elements, as in LC-Rec and LETTER, not norms."""
+    """Reconstruction term, unweighted, and the quantizer's output; means over elements, not norms."""
 
     reconstruction: Tensor
-    codebook: Tensor
-    commitment: Tensor
+    quantized: QuantizerOutput
 
 
 class ResidualAutoencoder(nn.Module):
-    """MLP encoder, L codebooks, MLP decoder.
+    """MLP encoder, residual quantizer, MLP decoder.
 
     Args:
         widths: input, hidden and latent sizes; the decoder is the mirror image.
-        sizes: codes in each level.
+        quantizer: of latents.
         dropout: before every linear layer.
-        passes_residual_gradient: False, as published, makes each level's residual a constant for the
-            encoder, so that only the first level's commitment reaches it; True lets all of them.
-        num_balanced: last levels whose codes Sinkhorn balances over the batch in training.
-        epsilon: of Sinkhorn.
+        batch_norm: after every linear layer but the last, in training over the batch.
+        skip: encoder and decoder add what they compute to their input, and compute nothing at first; the latent
+            then has the size of the input.
+        reconstruction: see `Reconstruction`.
+        temperature: of `infonce`.
     """
 
     def __init__(
         self,
         widths: Sequence[int],
-        sizes: Sequence[int],
+        quantizer: ResidualQuantizer,
         *,
         dropout: float = 0.0,
-        passes_residual_gradient: bool = False,
-        num_balanced: int = 0,
-        epsilon: float = 0.003,
+        batch_norm: bool = False,
+        skip: bool = False,
+        reconstruction: Reconstruction = "mse",
+        temperature: float = 0.1,
     ) -> None:
         super().__init__()
-        self.encoder = _mlp(widths, dropout)
-        self.decoder = _mlp(list(reversed(widths)), dropout)
-        self.codebooks = nn.ParameterList([nn.Parameter(torch.zeros(size, widths[-1])) for size in sizes])
-        self.passes_residual_gradient, self.num_balanced, self.epsilon = passes_residual_gradient, num_balanced, epsilon
+        self.encoder = mlp(widths, dropout, batch_norm)
+        self.decoder = mlp(list(reversed(widths)), dropout, batch_norm)
+        self.quantizer = quantizer
+        self.skip, self.temperature = skip, temperature
+        self.reconstruction: Reconstruction = reconstruction
         self.mean: Tensor
         self.scale: Tensor
         self.register_buffer("mean", torch.zeros(widths[0]))
@@ -78,90 +69,74 @@ class ResidualAutoencoder(nn.Module):
 
     @torch.no_grad()
     def initialize_weights(self, seed: int) -> None:
-        """Xavier-normal weights and zero biases."""
-        generator = torch.Generator().manual_seed(seed)
-        for module in self.modules():
-            if isinstance(module, nn.Linear):
-                nn.init.xavier_normal_(module.weight, generator=generator)
-                nn.init.zeros_(module.bias)
+        """Xavier-normal weights and zero biases; with `skip` the last layers are zero."""
+        xavier_(self, seed)
+        if self.skip:
+            for stack in (self.encoder, self.decoder):
+                nn.init.zeros_(_last_linear(stack).weight)
 
     @torch.no_grad()
     def fit_scaler(self, vectors_ND: Tensor) -> None:
-        """Take over the mean of the vectors and their root mean square around it."""
+        """Take over the mean of the vectors and their root mean square around it, without a second copy of them."""
         self.mean.copy_(vectors_ND.mean(0))
-        self.scale.copy_((vectors_ND - self.mean).square().mean().sqrt().clamp_min(1e-12))
-
-    def size_codebooks(self, sizes: Sequence[int]) -> None:
-        """Make empty codebooks of other sizes."""
-        latent_dim = self.codebooks[0].shape[1]
-        books = [nn.Parameter(self.mean.new_zeros(size, latent_dim)) for size in sizes]
-        self.codebooks = nn.ParameterList(books)
-
-    @torch.no_grad()
-    def initialize_codebooks(self, vectors_ND: Tensor, seed: int, iterations: int = 10) -> None:
-        """K-means over all items, level by level."""
-        self.eval()
-        residual_ND = self.encode(vectors_ND)
-        books: list[Tensor] = []
-        for level, book_KD in enumerate(self.codebooks):
-            centres_KD = kmeans(residual_ND, len(book_KD), iterations=iterations, seed=seed + level)
-            residual_ND = residual_ND - centres_KD[nearest_codes(residual_ND, centres_KD)[0]]
-            books.append(centres_KD)
-        self.codebooks = nn.ParameterList([nn.Parameter(centres_KD) for centres_KD in books])
+        total = sum((part - self.mean).square().sum(dtype=torch.float64) for part in vectors_ND.split(CHUNK))
+        self.scale.copy_(torch.as_tensor(total / vectors_ND.numel()).sqrt().clamp_min(1e-12))
 
     def encode(self, vectors_BD: Tensor) -> Tensor:
         """Latents float32[B, D'] of vectors [B, D]."""
-        return self.encoder((vectors_BD - self.mean) / self.scale).float()
+        return self._encode((vectors_BD - self.mean) / self.scale).float()
 
     def decode(self, latents_BD: Tensor) -> Tensor:
         """Vectors float32[B, D] of latents [B, D']."""
-        return self.decoder(latents_BD).float() * self.scale + self.mean
+        return self._decode(latents_BD).float() * self.scale + self.mean
 
-    def quantize(self, latents_BD: Tensor) -> QuantizerOutput:
-        """Codes of latents, their straight-through sum and the two quantisation losses."""
-        residual_BD, total_BD = latents_BD, torch.zeros_like(latents_BD)
-        codes: list[Tensor] = []
-        codebook, commitment = latents_BD.new_zeros(()), latents_BD.new_zeros(())
-        for level, book_KD in enumerate(self.codebooks):
-            codes.append(self._choose(residual_BD.detach(), book_KD.detach(), level))
-            chosen_BD = book_KD[codes[-1]]
-            codebook = codebook + (chosen_BD - residual_BD.detach()).square().mean()
-            commitment = commitment + (chosen_BD.detach() - residual_BD).square().mean()
-            if self.passes_residual_gradient:
-                total_BD, residual_BD = total_BD + chosen_BD.detach(), residual_BD - chosen_BD.detach()
-            else:
-                # Value of the code, gradient of the residual: what goes on to the next level is constant.
-                through_BD = residual_BD + (chosen_BD - residual_BD).detach()
-                total_BD, residual_BD = total_BD + through_BD, residual_BD - through_BD
-        if self.passes_residual_gradient:
-            total_BD = latents_BD + (total_BD - latents_BD).detach()
-        levels = len(self.codebooks)
-        return QuantizerOutput(total_BD, torch.stack(codes, dim=1), codebook / levels, commitment / levels)
+    @torch.no_grad()
+    def encode_all(self, vectors_ND: Tensor) -> Tensor:
+        """Latents float32[N, D'] of many vectors, in chunks; call in eval mode."""
+        return torch.cat([self.encode(chunk_BD) for chunk_BD in vectors_ND.split(CHUNK)])
 
-    def losses(self, vectors_BD: Tensor, bf16: bool = False) -> tuple[Losses, Tensor]:
-        """The loss terms of a batch and its codes int64[B, L].
+    def losses(self, vectors_BD: Tensor, bf16: bool = False) -> Losses:
+        """The loss terms of a batch.
 
-        The reconstruction is measured on standardised vectors: 1 is no better than their mean.
+        The reconstruction is measured on standardised vectors: an mse of 1 is no better than their mean.
         """
         device = vectors_BD.device.type
         standard_BD = (vectors_BD - self.mean) / self.scale
         with torch.autocast(device, torch.bfloat16, enabled=bf16):
-            latents_BD = self.encoder(standard_BD)
-        quantized = self.quantize(latents_BD.float())
+            latents_BD = self._encode(standard_BD)
+        quantized = self.quantizer(latents_BD.float())
         with torch.autocast(device, torch.bfloat16, enabled=bf16):
-            rebuilt_BD = self.decoder(quantized.sum_BD)
-        reconstruction = (rebuilt_BD.float() - standard_BD).square().mean()
-        return Losses(reconstruction, quantized.codebook, quantized.commitment), quantized.codes_BL
+            rebuilt_BD = self._decode(quantized.sum_BD)
+        loss = reconstruction_loss(rebuilt_BD.float(), standard_BD, self.reconstruction, self.temperature)
+        return Losses(loss, quantized)
 
-    def _choose(self, residual_BD: Tensor, book_KD: Tensor, level: int) -> Tensor:
-        if self.training and level >= len(self.codebooks) - self.num_balanced:
-            return sinkhorn_codes(squared_distances(residual_BD, book_KD), self.epsilon)
-        return nearest_codes(residual_BD, book_KD)[0]
+    def _encode(self, standard_BD: Tensor) -> Tensor:
+        latents_BD = self.encoder(standard_BD)
+        return standard_BD + latents_BD if self.skip else latents_BD
+
+    def _decode(self, latents_BD: Tensor) -> Tensor:
+        rebuilt_BD = self.decoder(latents_BD)
+        return latents_BD + rebuilt_BD if self.skip else rebuilt_BD
 
 
-def _mlp(widths: Sequence[int], dropout: float) -> nn.Sequential:
-    """Dropout, linear, ReLU for every pair of widths; no ReLU after the last."""
-    layers: list[nn.Module] = []
-    for before, after in pairwise(widths):
-        layers += [nn.Dropout(dropout), nn.Linear(before, after), nn.ReLU()]
-    return nn.Sequential(*layers[:-1])
+def reconstruction_loss(
+    rebuilt_BD: Tensor, vectors_BD: Tensor, kind: Reconstruction = "mse", temperature: float = 0.1
+) -> Tensor:
+    """Mean squared or absolute difference, or the cross-entropy of each rebuilt vector to its own among the batch.
+
+    `infonce` compares cosines divided by the temperature, as ETEGRec's option of that name.
+
+    >>> a, b = torch.tensor([[1.0, 0.0]]), torch.tensor([[0.0, 2.0]])
+    >>> [round(reconstruction_loss(a, b, kind).item(), 4) for kind in ("mse", "l1", "infonce")]
+    [2.5, 1.5, 0.0]
+    """
+    if kind == "mse":
+        return F.mse_loss(rebuilt_BD, vectors_BD)
+    if kind == "l1":
+        return F.l1_loss(rebuilt_BD, vectors_BD)
+    cosines_BB = F.normalize(rebuilt_BD, dim=1) @ F.normalize(vectors_BD, dim=1).T
+    return F.cross_entropy(cosines_BB / temperature, torch.arange(len(cosines_BB), device=cosines_BB.device))
+
+
+def _last_linear(stack: nn.Sequential) -> nn.Linear:
+    return [module for module in stack if isinstance(module, nn.Linear)][-1]

@@ -6,7 +6,7 @@ Leaves out what is in them: the borrowed trainer writes weights, optimizer, sche
 import hashlib
 import json
 import shutil
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import fields, is_dataclass
 from pathlib import Path
 from typing import Any
@@ -16,17 +16,15 @@ import torch
 from torch import Tensor, nn
 
 from sidrec.artifact import digest_of
-from sidrec.config import RunSettings
-from sidrec.training.batches import TrainingExamples
-from sidrec.training.config import TrainingConfig
+from sidrec.config import Config, RunSettings
 
 __all__ = ["find_checkpoint", "keep_only", "start_digest"]
 
 START = "start.json"
 
 
-def start_digest(model: nn.Module, examples: TrainingExamples, training: TrainingConfig, run: RunSettings) -> str:
-    """Hash of everything that decides a training run: first weights, all examples, settings, seed."""
+def start_digest(model: nn.Module, examples: Any, training: Config, run: RunSettings) -> str:
+    """Hash of everything that decides a training run: first weights, all examples (or vectors), settings, seed."""
     parts = [model.state_dict(), examples, training.model_dump(mode="json"), run.seed]
     return digest_of([_contents(part) for part in parts])
 
@@ -47,6 +45,8 @@ def _contents(value: Any) -> Any:
         return [str(data.dtype), list(data.shape), hashlib.sha256(data.data).hexdigest()]
     if is_dataclass(value):
         value = {field.name: getattr(value, field.name) for field in fields(value)}
+    if isinstance(value, Sequence) and not isinstance(value, str):
+        return [_contents(part) for part in value]
     if isinstance(value, Mapping):
         return {str(name): _contents(part) for name, part in value.items()}
     return value
