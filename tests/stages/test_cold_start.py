@@ -71,6 +71,9 @@ def test_given_codes_are_held_out_with_their_items(tmp_path: Path) -> None:
     assert np.array_equal(ids.codes, codes[order])
     assert cold_start_report(made.artifact)["lines"][2]["content"] is None, "there are no vectors to compare"
     assert not work.home("embeddings").exists()
+    bare = run_with(tmp_path / "bare", cycle_dataset())
+    with pytest.raises(DataError, match="no semantic IDs came with this dataset"):
+        cold_start(bare, recipe(tokenizer="given"), RUN, config=SHARE)
 
 
 def test_what_was_done_before_a_failure_stays(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

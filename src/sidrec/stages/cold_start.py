@@ -185,8 +185,10 @@ def _without_new_items(
     num_old, items = len(held.warm.catalog), work.path / "new_items.parquet"
     held.grown.catalog.tail(num_old).items.write_parquet(items)
     recipe = recipe.model_copy(update={"data": None})
-    if not needs_embeddings(recipe.tokenizer, dataset):
+    if kind_of(resolve_auto(recipe.tokenizer, dataset)) == "given":
         return recipe, _NewItems(items, overrides=_new_codes(work, dataset, held))
+    if not needs_embeddings(recipe.tokenizer, dataset):
+        return recipe, _NewItems(items)
     if not isinstance(recipe.embeddings, ImportedVectors.Config):
         return recipe, _NewItems(items)
     # Rows of an imported file are those of the whole catalogue.
@@ -200,9 +202,9 @@ def _without_new_items(
 
 
 def _new_codes(work: RunFolder, dataset: Dataset, held: HeldOut) -> tuple[str, ...]:
-    """The setting that names an index file of the new items, where codes came with the data."""
+    """The setting that names an index file of the new items, whose codes came with the data."""
     if dataset.given_codes is None:
-        return ()
+        return ()  # The tokenizer will say that there are none.
     new = held.grown.catalog.ids[len(held.warm.catalog) :]
     codes = dataset.given_codes[dataset.catalog.rows(new)].tolist()
     index = {
