@@ -14,8 +14,10 @@
 import argparse
 import random
 from collections.abc import Callable
+from itertools import pairwise
 
 import numpy as np
+import tokenizer_kmeans
 import torch
 from threadpoolctl import threadpool_limits
 from torch import Tensor, nn
@@ -23,7 +25,6 @@ from torch.nn import functional as F
 from torch.utils.data import DataLoader, Dataset
 
 import tokenizer_index
-import tokenizer_kmeans
 from harness import Benchmark, compare
 from sidrec.config import RunSettings
 from sidrec.embeddings.base import ItemEmbeddings
@@ -60,7 +61,7 @@ class PlainRQVAE(nn.Module):
 
     def _stack(self, widths: list[int]) -> nn.Sequential:
         layers: list[nn.Module] = []
-        for before, after in zip(widths[:-1], widths[1:], strict=True):
+        for before, after in pairwise(widths):
             layers += [nn.Dropout(0.0), nn.Linear(before, after), nn.ReLU()]
             nn.init.xavier_normal_(layers[-2].weight)
         return nn.Sequential(*layers[:-1])
@@ -118,7 +119,7 @@ def our_epoch(vectors: np.ndarray, device: str, precision: str) -> Callable[[], 
 
 def products(device: str, dtype: torch.dtype) -> Callable[[], None]:
     """The matrix products of the steps of an epoch: forward, weight and input gradients of all linear layers."""
-    sizes = [*zip(WIDTHS[:-1], WIDTHS[1:], strict=True)]
+    sizes = [*pairwise(WIDTHS)]
     sizes += [(after, before) for before, after in reversed(sizes)]
     inputs = [torch.randn(BATCH, before, device=device, dtype=dtype) for before, _ in sizes]
     weights = [torch.randn(after, before, device=device, dtype=dtype) for before, after in sizes]

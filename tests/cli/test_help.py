@@ -16,6 +16,7 @@ VERBS = (
     "recommend",
     "evaluate",
     "compare",
+    "cold-start",
     "inspect",
     "export",
     "recipes",

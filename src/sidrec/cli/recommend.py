@@ -18,6 +18,9 @@ def recommend(
     history: Annotated[list[str] | None, typer.Option("--history", help="Item ids, oldest first: ID,ID,…")] = None,
     histories: Annotated[Path | None, typer.Option("--histories", help='JSON lines {"history": [ID, …]}.')] = None,
     k: Annotated[int, typer.Option("-k", "--top", min=1, help="Items a user.")] = 10,
+    items: Annotated[
+        Path | None, typer.Option("--items", help="Extended semantic IDs: RUN/tokenizers/NAME; new items come too.")
+    ] = None,
     exact: Annotated[bool, typer.Option("--exact", help="Search until the list is certified.")] = False,
     allow_seen: Annotated[bool, typer.Option("--allow-seen", help="Items of the history may come again.")] = False,
     device: Device = "auto",
@@ -28,15 +31,17 @@ def recommend(
     if (history is None) == (histories is None):
         raise typer.BadParameter("give --history ID,ID,… or --histories FILE")
     with run_settings(device=device, threads=threads) as run:
+        from sidrec.stages.recommend import load_recommender, recommend_file
         from sidrec.stages.recommend import recommend as stage
-        from sidrec.stages.recommend import recommend_file
+
+        recommender = load_recommender(path, items)
 
         if histories is not None:
-            num = recommend_file(path, histories, sys.stdout, run, k=k, exact=exact, exclude_seen=not allow_seen)
+            num = recommend_file(recommender, histories, sys.stdout, run, k=k, exact=exact, exclude_seen=not allow_seen)
             note(f"{num} users")
             return
         lists = [[item.strip() for item in text.split(",") if item.strip()] for text in history or []]
-        answers = stage(path, lists, run, k=k, exact=exact, exclude_seen=not allow_seen)
+        answers = stage(recommender, lists, run, k=k, exact=exact, exclude_seen=not allow_seen)
     if as_json:
         print_json([{"history": items} | answer.as_json() for items, answer in zip(lists, answers, strict=True)])
     else:

@@ -76,6 +76,43 @@ class Catalog:
         """Whether the first `count` items are, in order, those of the catalogue with this digest."""
         return digest_of(self.ids[:count]) == digest
 
+    def extended(self, items: pl.DataFrame, where: str = "item table") -> "Catalog":
+        """This catalogue with new items behind its own, whose rows stay as they are.
+
+        Args:
+            items: `item_id` and all text fields of this catalogue; other columns are left out.
+            where: where they were found, for messages.
+
+        Raises:
+            DataError: no item, a text field is missing, or an id occurs twice or is here already.
+
+        >>> Catalog(pl.DataFrame({"item_id": ["a"]})).extended(pl.DataFrame({"item_id": ["b"]})).ids
+        ['a', 'b']
+        """
+        missing = [name for name in (Columns.ITEM, *self.text_fields) if name not in items.columns]
+        if missing or not items.height:
+            raise DataError(
+                f"the new items have no column '{missing[0]}'" if missing else "there are no new items",
+                where=where,
+                expected=f"one line an item, with the columns {', '.join([Columns.ITEM, *self.text_fields])}",
+                next="name the columns as in the catalogue; a text may be empty" if missing else "",
+            )
+        new = Catalog(items)
+        known = [item for item in new.ids if self.knows(item)]
+        if known:
+            raise DataError(
+                f"{len(known)} of the new items are in the catalogue already, the first is '{known[0]}'",
+                where=where,
+                expected="items that the catalogue does not hold",
+                next="remove their lines",
+            )
+        columns = [_as_here(new.items, name, dtype, where) for name, dtype in self.items.schema.items()]
+        return Catalog(pl.concat([self.items, pl.DataFrame(columns)]))
+
+    def tail(self, first: int) -> "Catalog":
+        """The items from row `first` on as a catalogue of their own."""
+        return Catalog(self.items[first:])
+
     @cached_property
     def text_fields(self) -> list[str]:
         """Names of the columns that describe an item, apart from its id and image."""
@@ -130,3 +167,16 @@ class Catalog:
     def load(cls, directory: Path) -> "Catalog":
         """Read `catalog.parquet` from a directory."""
         return cls(pl.read_parquet(directory / FILE))
+
+
+def _as_here(items: pl.DataFrame, name: str, dtype: pl.DataType, where: str) -> pl.Series:
+    """A column of new items in the form that the catalogue has; nothing where they lack it."""
+    if name not in items.columns:
+        return pl.Series(name, [None] * items.height, dtype=dtype)
+    try:
+        column = items[name].cast(dtype)
+    except pl.exceptions.PolarsError as error:
+        raise DataError(
+            f"the column '{name}' holds {items[name].dtype}", where=where, expected=f"{dtype}, as in the catalogue"
+        ) from error
+    return column.fill_null("") if dtype == pl.String else column

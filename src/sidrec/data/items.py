@@ -1,4 +1,4 @@
-"""What formats have in common about items: tables of item texts in JSON, and ids that are rows.
+"""What formats have in common about items: tables of item texts, and ids that are rows.
 
 Which columns an item table ends up with is each reader's business.
 """
@@ -10,10 +10,48 @@ from typing import Any
 import polars as pl
 
 from sidrec.data.columns import Columns
-from sidrec.data.files import parse_json_object
+from sidrec.data.files import json_lines, parse_json_object, reading
 from sidrec.errors import DataError
 
-__all__ = ["as_text", "dense_order", "read_items"]
+__all__ = ["as_text", "dense_order", "read_item_table", "read_items"]
+
+SEPARATORS = {".csv": ",", ".tsv": "\t"}
+
+
+def read_item_table(path: Path) -> pl.DataFrame:
+    """An item table of any format, told by its ending; every column as text, lists joined by ", ".
+
+    CSV and TSV with a header, Parquet, JSON Lines with one object an item, and the `{"item": {field: text}}` of
+    `read_items` (.json); all but Parquet may be gzip'd.
+
+    Raises:
+        DataError: missing, damaged, or an ending that says nothing of the format.
+    """
+    ending = Path(path.name.removesuffix(".gz")).suffix.lower()
+    with reading(path):
+        if ending == ".json":
+            return read_items(path)
+        if ending in (".jsonl", ".ndjson"):
+            lines = [entry for _, entry in json_lines(path)]
+            names = dict.fromkeys(name for entry in lines for name in entry)
+            return _as_texts({name: [entry.get(name) for entry in lines] for name in names})
+        if ending == ".parquet":
+            return _as_texts(pl.read_parquet(path).to_dict(as_series=False))
+        if ending in SEPARATORS:
+            return _as_texts(
+                pl.read_csv(path, separator=SEPARATORS[ending], infer_schema=False).to_dict(as_series=False)
+            )
+    raise DataError(
+        f"'{path.name}' has an ending that says nothing of its format",
+        where=str(path),
+        expected=".csv, .tsv, .parquet, .jsonl or .json",
+        next="rename the file",
+    )
+
+
+def _as_texts(columns: dict[str, list[Any]]) -> pl.DataFrame:
+    texts = {name: [as_text(value) for value in values] for name, values in columns.items()}
+    return pl.DataFrame(texts, schema=dict.fromkeys(texts, pl.String))
 
 
 def read_items(path: Path) -> pl.DataFrame:

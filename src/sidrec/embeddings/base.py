@@ -97,6 +97,32 @@ class Embedder(Part, ABC):
     def embed_items(self, dataset: Dataset, run: RunSettings) -> ItemEmbeddings:
         """Vectors of all items of a dataset, in catalogue order."""
 
+    def save(self, directory: Path) -> None:
+        """Write what was learnt from the items, where `extend` needs it (safetensors, JSON)."""
+
+    def extend(
+        self, new: Catalog, old: Catalog, earlier: Artifact, run: RunSettings, vectors: Path | None = None
+    ) -> FloatArray:
+        """Vectors float32[M, D] of M new items, made like those of an embeddings artefact, which stay.
+
+        Args:
+            new: the new items alone.
+            old: the catalogue of the artefact.
+            earlier: the artefact that this configuration made.
+            run: device and progress.
+            vectors: a `.npy` of the new items' vectors, where those of the old ones were imported too.
+
+        Raises:
+            DataError: vectors of this kind do not come from an item's content alone.
+        """
+        del new, old, run, vectors
+        raise DataError(
+            f"vectors of kind '{self.config.kind}' cannot be made for new items",
+            where=str(earlier.path),
+            expected="vectors of item content, which an item has before anybody touched it: tfidf, text or import",
+            next="tokenize anew with the new items in the dataset, or learn semantic IDs from content",
+        )
+
 
 class ContentEmbedder(Embedder):
     """Makes vectors from what the catalogue says about items, whatever users did with them."""
@@ -108,6 +134,21 @@ class ContentEmbedder(Embedder):
     def embed_items(self, dataset: Dataset, run: RunSettings) -> ItemEmbeddings:
         """Vectors of all items of a dataset, in catalogue order."""
         return self.embed(dataset.catalog, run)
+
+    @abstractmethod
+    def extend(
+        self, new: Catalog, old: Catalog, earlier: Artifact, run: RunSettings, vectors: Path | None = None
+    ) -> FloatArray:
+        """Vectors float32[M, D] of new items, as `Embedder.extend` says."""
+
+    def _refuse_file(self, vectors: Path | None) -> None:
+        """Raise `DataError` where a file of vectors is given to an embedder that makes its own."""
+        if vectors is not None:
+            raise DataError(
+                f"the vectors of this run are made by '{self.config.kind}', which makes those of new items as well",
+                where=str(vectors),
+                next="leave --vectors out",
+            )
 
 
 def _bad_rows(vectors: FloatArray) -> IntArray:

@@ -12,7 +12,7 @@ import numpy as np
 import polars as pl
 from pydantic import model_validator
 
-from sidrec.artifact import file_digest
+from sidrec.artifact import Artifact, file_digest
 from sidrec.config import Config, RunSettings
 from sidrec.data.catalog import Catalog
 from sidrec.data.columns import Columns
@@ -65,6 +65,25 @@ class ImportedVectors(ContentEmbedder):
             _check_count(len(matrix), len(catalog), config.path, "items in the catalogue", config.skip_first_row)
             vectors = matrix.astype(np.float32)
         return ItemEmbeddings(vectors, f"imported from {Path(config.path).name}", catalog.digest)
+
+    def extend(
+        self, new: Catalog, old: Catalog, earlier: Artifact, run: RunSettings, vectors: Path | None = None
+    ) -> FloatArray:
+        """Vectors float32[M, D] of new items from the file `vectors`, whose rows are in their order.
+
+        Raises:
+            DataError: there is no such file, or it is no float matrix of M finite rows.
+        """
+        if vectors is None:
+            raise DataError(
+                "the vectors of this run were imported, so those of new items must be imported too",
+                where=str(earlier.path),
+                next="add --vectors FILE.npy, one row a new item in the order of their table, made by the same model",
+            )
+        matrix = _mapped(_existing(str(vectors)))
+        if len(matrix) != len(new):
+            raise DataError(f"{len(matrix)} rows do not match {len(new)} new items", where=str(vectors))
+        return matrix.astype(np.float32)
 
     def facts(self, catalog: Catalog) -> Json:
         """Rows of the file and how many of them belong to no item of the catalogue."""

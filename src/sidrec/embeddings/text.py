@@ -12,7 +12,7 @@ from typing import Any, Literal
 import numpy as np
 from pydantic import Field
 
-from sidrec.artifact import digest_of, file_digest
+from sidrec.artifact import Artifact, digest_of, file_digest
 from sidrec.config import Config, RunSettings
 from sidrec.data.catalog import Catalog
 from sidrec.embeddings.base import ContentEmbedder, ItemEmbeddings, unit_length
@@ -76,6 +76,26 @@ class SentenceEmbedder(ContentEmbedder):
         if config.normalize:
             vectors = unit_length(vectors)
         return ItemEmbeddings(vectors, f"{Path(config.model).name}, {config.combine}", catalog.digest)
+
+    def extend(
+        self, new: Catalog, old: Catalog, earlier: Artifact, run: RunSettings, vectors: Path | None = None
+    ) -> FloatArray:
+        """Vectors float32[M, D] of new items by the same model.
+
+        Raises:
+            MissingExtraError: sentence-transformers is not installed.
+            DataError: there is no text, or the model's directory holds another model than it did.
+        """
+        self._refuse_file(vectors)
+        recorded, now = earlier.parents.get("model"), self.sources().get("model")
+        if recorded != now:
+            raise DataError(
+                "the sentence encoder is not the one that made the old vectors",
+                where=f"{self.config.model}: {(now or 'no directory')[:12]}, then {(recorded or 'no directory')[:12]}",
+                expected="the same files, so that old and new items can be compared",
+                next="put the model back, or embed and tokenize anew",
+            )
+        return self.embed(new, run).vectors
 
     def facts(self, catalog: Catalog) -> Json:
         """Fields used and items without text, which get the encoding of an empty text."""

@@ -23,7 +23,7 @@ from sidrec.progress import Silent
 from sidrec.random import generator
 from sidrec.recommenders.base import Recommender
 from sidrec.tokenizers.semantic_ids import SemanticIds
-from sidrec.types import FloatArray, IntArray
+from sidrec.types import BoolArray, FloatArray, IntArray
 
 __all__ = ["Evaluation", "draw_examples", "evaluate", "item_figures", "score"]
 
@@ -113,6 +113,7 @@ def evaluate(
     protocol: Protocol,
     run: RunSettings,
     examples: IntArray | None = None,
+    allowed: BoolArray | None = None,
 ) -> Evaluation:
     """Rank every user of a part and score the lists.
 
@@ -123,6 +124,7 @@ def evaluate(
         protocol: the rules.
         run: seed, device and progress.
         examples: positions of the examples to score; None draws them as the protocol says.
+        allowed: bool[N], items that may be recommended; None means all.
 
     Raises:
         DataError: the part is empty, or recommender and dataset are of different catalogues.
@@ -136,6 +138,7 @@ def evaluate(
     request = Request(
         k=_num_wanted(recommender, protocol, len(dataset.catalog)),
         exclude_seen=protocol.exclude_seen,
+        allowed=allowed,
         exact=protocol.exact,
         search=protocol.search,
     )

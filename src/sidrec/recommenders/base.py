@@ -105,6 +105,24 @@ class Recommender(Part, ABC):
         Deterministic. An empty history is legal and gets the model's best guess.
         """
 
+    def extended(self, catalog: Catalog, semantic_ids: SemanticIds) -> Self:
+        """A recommender that recommends new items too, without training; this one stays as it is.
+
+        Args:
+            catalog: the items of this recommender and the new ones behind them.
+            semantic_ids: of all of them; the old ones have the codes that this recommender writes.
+
+        Raises:
+            DataError: this kind of recommender cannot, or the items or codes do not extend its own.
+        """
+        del catalog, semantic_ids
+        raise DataError(
+            f"'{self.config.kind}' cannot recommend items that it was not trained on: it scores items by what it "
+            "learnt about each of them, which for new ones is nothing",
+            expected="a recommender that writes semantic IDs, such as tiger or decoder",
+            next="train it again on a dataset that holds the new items",
+        )
+
     def search_for(self, request: Request) -> BeamConfig | None:
         """The search by which `rank` answers a request; None for recommenders that score all items."""
         return None

@@ -4,7 +4,10 @@ A subclass names its model, its training examples, its prompt and its scorer. Re
 all items at once are elsewhere (`sasrec`, the baselines).
 """
 
+import copy
 from abc import abstractmethod
+from pathlib import Path
+from typing import Self
 
 import numpy as np
 import torch
@@ -13,6 +16,7 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from sidrec.config import RunSettings
+from sidrec.data.catalog import Catalog
 from sidrec.data.dataset import Dataset
 from sidrec.data.sequences import Histories
 from sidrec.decoding.beam import beam_search
@@ -21,6 +25,7 @@ from sidrec.decoding.scorer import SidScorer
 from sidrec.decoding.trie import ItemTrie
 from sidrec.random import torch_seed
 from sidrec.recommenders.base import Recommender, RecommenderConfig, Validate
+from sidrec.recommenders.growth import Trained, check_sizes
 from sidrec.tasks.next_item import ItemTokens, Prompts
 from sidrec.tokenizers.semantic_ids import SemanticIds
 from sidrec.tokenizers.vocabulary import CodeVocabulary
@@ -28,6 +33,7 @@ from sidrec.training.batches import TrainingExamples
 from sidrec.training.config import TrainingConfig, TrainReport
 from sidrec.training.isolation import isolated_rng
 from sidrec.training.trainer import train_model
+from sidrec.types import IntArray
 
 __all__ = ["GenerativeConfig", "GenerativeRecommender"]
 
@@ -48,6 +54,8 @@ class GenerativeRecommender(Recommender):
     model: PreTrainedModel
     _derived: tuple[SemanticIds, ItemTokens, ItemTrie] | None = None
     """Tables made from the semantic IDs, and the IDs they were made from."""
+    _trained: Trained | None = None
+    """What it was trained on, if its catalogue has grown since."""
 
     @abstractmethod
     def new_model(self, vocabulary: CodeVocabulary) -> PreTrainedModel:
@@ -78,8 +86,8 @@ class GenerativeRecommender(Recommender):
 
     @property
     def vocabulary(self) -> CodeVocabulary:
-        """Token ids of the codes."""
-        return CodeVocabulary(self.ids.sizes)
+        """Token ids of the codes that the model was trained on."""
+        return CodeVocabulary(self.ids.sizes if self._trained is None else self._trained.sizes)
 
     @property
     def item_tokens(self) -> ItemTokens:
@@ -94,16 +102,55 @@ class GenerativeRecommender(Recommender):
 
     @property
     def trie(self) -> ItemTrie:
-        """The prefix tree of the semantic IDs."""
+        """The prefix tree of the codes that the model writes; its leaves are lists of items."""
         return self._tables[2]
 
     @property
     def _tables(self) -> tuple[SemanticIds, ItemTokens, ItemTrie]:
         if self._derived is None or self._derived[0] is not self.ids:
             words = self.vocabulary
-            items = ItemTokens(words.tokens(self.ids.codes).astype(np.int64), words.PAD, words.EOS, words.BOS)
-            self._derived = (self.ids, items, ItemTrie.build(self.ids.codes, self.ids.sizes))
+            codes = self.read_codes
+            items = ItemTokens(words.tokens(codes).astype(np.int64), words.PAD, words.EOS, words.BOS)
+            self._derived = (self.ids, items, ItemTrie.build(codes, words.sizes))
         return self._derived
+
+    @property
+    def read_codes(self) -> IntArray:
+        """Codes int32[N, L] as the model reads and writes them; those of new items may stand for old ones."""
+        return self.ids.codes if self._trained is None else self._trained.read(self.ids.codes)
+
+    @property
+    def max_ties(self) -> int:
+        """Largest number of items that necessarily share a score."""
+        if self._trained is None:
+            return super().max_ties
+        return int(np.unique(self.read_codes, axis=0, return_counts=True)[1].max())
+
+    def extended(self, catalog: Catalog, semantic_ids: SemanticIds) -> Self:
+        """A recommender of more items with the same weights, which both then share.
+
+        How a new item is read and scored is said in `sidrec.recommenders.growth`; old items keep their scores.
+
+        Raises:
+            DataError: the catalogue does not begin with this one's items and codes, or a level has grown.
+        """
+        semantic_ids.check_extends(self.ids, catalog)
+        check_sizes(self.ids, semantic_ids)
+        grown = copy.copy(self)
+        grown.catalog, grown.semantic_ids, grown._derived = catalog, semantic_ids, None
+        grown._trained = self._trained or Trained(len(self.ids), self.ids.sizes)
+        return grown
+
+    def save_weights(self, directory: Path) -> None:
+        """Write the weights as a Hugging Face directory, and what they were trained on if the catalogue has grown."""
+        super().save_weights(directory)
+        if self._trained is not None:
+            self._trained.save(directory)
+
+    def load_weights(self, directory: Path) -> None:
+        """Read what `save_weights` wrote."""
+        super().load_weights(directory)
+        self._trained = Trained.load(directory)
 
     def fit(
         self,
@@ -120,7 +167,7 @@ class GenerativeRecommender(Recommender):
             DataError: there are no semantic IDs, or they belong to another catalogue.
         """
         self.semantic_ids = self.require_ids(semantic_ids, dataset.catalog)
-        self.catalog = dataset.catalog
+        self.catalog, self._trained = dataset.catalog, None
         with isolated_rng(torch_seed(run.seed, "weights", self.config.kind)):
             self.model = self.new_model(self.vocabulary)
         score = None if validate is None else lambda: validate(self)

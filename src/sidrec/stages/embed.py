@@ -37,6 +37,7 @@ def embed(
         embeddings = embedder.embed_items(dataset, replace(run, scratch=scratch))
         embeddings.check_fits(dataset.catalog)
         embeddings.save(writer.path)
+        embedder.save(writer.path)
         items, dims = embeddings.vectors.shape
         writer.summary.update({"encoder": embeddings.encoder, "items": items, "dims": dims, **facts})
 

@@ -6,17 +6,46 @@ from itertools import islice
 from pathlib import Path
 from typing import Any, TextIO
 
+from sidrec.artifact import open_artifact
 from sidrec.config import RunSettings
+from sidrec.data.catalog import FILE as CATALOG
+from sidrec.data.catalog import Catalog
 from sidrec.data.files import json_lines, open_text
 from sidrec.errors import DataError
 from sidrec.recommenders.base import Recommender
 from sidrec.recommenders.recommended import RecommendedList
+from sidrec.tokenizers.semantic_ids import SemanticIds
 from sidrec.types import Json
 
-__all__ = ["recommend", "recommend_file"]
+__all__ = ["load_recommender", "recommend", "recommend_file"]
 
 BATCH = 1024
 """Users read, ranked and written at once."""
+
+
+def load_recommender(path: Path | str, items: Path | str | None = None) -> Recommender:
+    """A trained recommender, with `items` one of a grown catalogue.
+
+    Args:
+        path: the recommender's artefact.
+        items: a tokenizer artefact that extends the semantic IDs it was trained on.
+
+    Raises:
+        ArtifactError: one of them is missing, damaged or something else.
+        DataError: the recommender cannot take new items, or these are not behind its own.
+    """
+    recommender = Recommender.load(path)
+    if items is None:
+        return recommender
+    grown = open_artifact(items, "tokenizer")
+    if not (grown.path / CATALOG).is_file():
+        raise DataError(
+            "these semantic IDs were not extended, so there are no new items",
+            where=str(grown.path),
+            expected="an artefact of 'sidrec tokenize --extend NEW'",
+            next="leave --items out, or extend them first",
+        )
+    return recommender.extended(Catalog.load(grown.path), SemanticIds.load(grown.path))
 
 
 def recommend(
@@ -48,7 +77,7 @@ def recommend(
 
 
 def recommend_file(
-    path: Path | str,
+    recommender: Recommender | Path | str,
     source: Path,
     target: TextIO,
     run: RunSettings = RunSettings(),
@@ -65,7 +94,8 @@ def recommend_file(
     Raises:
         DataError: a line is not such an object, or names an unknown item; or there is no line.
     """
-    recommender = Recommender.load(path)
+    if not isinstance(recommender, Recommender):
+        recommender = Recommender.load(recommender)
     done = 0
     with run.progress("answer users", _num_lines(source)) as advance:
         for users in _batches(source):

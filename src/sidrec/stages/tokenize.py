@@ -8,6 +8,7 @@ from typing import Any
 
 from sidrec.artifact import Artifact, ArtifactWriter, open_artifact
 from sidrec.config import Config, RunSettings, build, kind_of
+from sidrec.data.catalog import Catalog
 from sidrec.data.dataset import Dataset
 from sidrec.embeddings.base import ItemEmbeddings
 from sidrec.errors import ArtifactError
@@ -19,9 +20,9 @@ from sidrec.tokenizers.collisions import as_semantic_ids, settle_codes
 from sidrec.tokenizers.placement import Quantized
 from sidrec.tokenizers.semantic_ids import SemanticIds
 from sidrec.tokenizers.vector_quality import vector_quality
-from sidrec.types import Json
+from sidrec.types import FloatArray, Json
 
-__all__ = ["load_semantic_ids", "needs_embeddings", "tokenize", "tokenizer_name"]
+__all__ = ["assessed", "load_semantic_ids", "needs_embeddings", "tokenize", "tokenizer_name", "write_codes"]
 
 
 def tokenize(
@@ -169,10 +170,35 @@ def _write(
     else:
         assert isinstance(tokenizer, ImportingTokenizer), f"{type(tokenizer).__name__} neither learns nor imports"
         quantized = Quantized(*tokenizer.codes(dataset, run))
+    write_codes(writer, tokenizer, dataset, quantized, facts)
+
+
+def write_codes(
+    writer: ArtifactWriter,
+    tokenizer: Tokenizer,
+    dataset: Dataset,
+    quantized: Quantized,
+    facts: Json,
+    extends: SemanticIds | None = None,
+) -> None:
+    """Settle collisions and write the tokenizer, its semantic IDs and their quality.
+
+    Args:
+        writer: of a tokenizer artefact.
+        tokenizer: fitted, or importing.
+        dataset: the items, and what users did with them.
+        quantized: codes of the items.
+        facts: what the vectors say about the codes.
+        extends: earlier semantic IDs of the catalogue's first items; these keep their codes.
+    """
     policy: Any = tokenizer.config.collisions
-    settled = settle_codes(policy, quantized)
+    catalog = dataset.catalog
+    settled = settle_codes(policy, quantized, extends)
+    ids = as_semantic_ids(settled, catalog.digest, extends)
+    if extends is not None:
+        ids.check_extends(extends, catalog)
     tokenizer.save(writer.path)
-    as_semantic_ids(settled, dataset.catalog.digest).save(writer.path, dataset.catalog)
+    ids.save(writer.path, catalog)
     writer.summary.update(write_quality(writer.path, quantized, settled, policy.kind, dataset, facts))
 
 
@@ -183,14 +209,20 @@ def _learned(
     dataset: Dataset,
     run: RunSettings,
 ) -> tuple[Quantized, Json]:
-    """The codes of a fitted tokenizer, and what the vectors say about them."""
+    """The codes of a tokenizer after fitting, and what the vectors say about them."""
     for vectors in (embeddings, collaborative):
         if vectors is not None:
             vectors.check_fits(dataset.catalog)
     tokenizer.fit(embeddings, run, collaborative)
-    vectors = embeddings.vectors
+    return assessed(tokenizer, embeddings.vectors, dataset.catalog, run)
+
+
+def assessed(
+    tokenizer: VectorTokenizer, vectors: FloatArray, catalog: Catalog, run: RunSettings
+) -> tuple[Quantized, Json]:
+    """The codes of a fitted tokenizer, and what the vectors float32[N, D] say about them."""
     with run.progress("encode items", None) as advance:
         quantized = tokenizer.quantized(vectors)
-        facts = vector_quality(tokenizer, vectors, quantized.codes, dataset.catalog.ids)
+        facts = vector_quality(tokenizer, vectors, quantized.codes, catalog.ids)
         advance()
     return quantized, facts

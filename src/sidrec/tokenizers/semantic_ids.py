@@ -120,6 +120,28 @@ class SemanticIds:
                 next="make the semantic IDs again with 'sidrec tokenize'",
             )
 
+    def check_extends(self, earlier: "SemanticIds", catalog: Catalog) -> None:
+        """Raise `DataError` unless these are earlier semantic IDs with those of new items behind them.
+
+        Args:
+            earlier: the semantic IDs before new items were added.
+            catalog: the catalogue of these; its ids prove that the first items are still the same.
+        """
+        self.check_fits(catalog)
+        count = len(earlier)
+        if not catalog.begins_with(count, earlier.catalog_digest):
+            what = f"the catalogue of {len(catalog)} items does not begin with the {count} items that were there before"
+        elif self.num_levels != earlier.num_levels or not np.array_equal(self.codes[:count], earlier.codes):
+            what = f"the first {count} items do not have the codes that they had before"
+        else:
+            return
+        raise DataError(
+            what,
+            where=f"semantic IDs of version {self.version}, earlier ones of version {earlier.version}",
+            expected="the same items with the same codes, and new ones behind them",
+            next="make them with 'sidrec tokenize --extend NEW' from the semantic IDs that were there before",
+        )
+
     def save(self, directory: Path, catalog: Catalog) -> None:
         """Write the table and its description into a directory."""
         columns = [pl.Series(name, self.codes[:, level]) for level, name in enumerate(_columns(self.num_levels))]
