@@ -4,14 +4,14 @@
     SIDREC_DATA=<folder> python benchmarks/tokenizer_quality.py yelp --seeds 0 --tokenizers rqkmeans rqvae letter
 
 MiniLM vectors of all text fields (mean of the fields) → semantic IDs of 3 x 256 codes → the same small decoder, trained
-for the same number of epochs, chosen on validation, scored on test (leave-one-out, item-level, whole catalogue, seen items
-excluded). Every tokenizer but `random` and the published index settles collisions by `nearest_free`, which adds no level.
-A seed decides tokenizer and decoder; LETTER's collaborative vectors are one SASRec's of seed 0. Finished stages are
-not run again, so a killed benchmark goes on where it was.
+for the same number of epochs, chosen on validation, scored on test (leave-one-out, item-level, whole catalogue, seen
+items excluded). Every tokenizer but `random` and the published index settles collisions by `nearest_free`, which adds
+no level. A seed decides tokenizer and decoder; LETTER's collaborative vectors are one SASRec's of seed 0. Finished
+stages are not run again, so a killed benchmark goes on where it was.
 
 `scientific` is collisiongenrec/Scientific (4,344 items, 8,317 users) with CollisionGenRec's own index of LETTER as
-`given`; `yelp` joins the texts of letter/Yelp with the visits of s3rec/Yelp.txt (item i there is item i - 1 here; repeated
-visits of a user are dropped, the first is kept).
+`given`; `yelp` joins the texts of letter/Yelp with the visits of s3rec/Yelp.txt (item i there is item i - 1 here;
+repeated visits of a user are dropped, the first is kept).
 """
 
 import argparse
