@@ -23,7 +23,10 @@ from typing import Any
 
 __all__ = ["RESULTS", "Benchmark", "Row", "Timing", "compare", "measure", "table"]
 
-RESULTS = Path(__file__).resolve().parent / "results"
+HERE = Path(__file__).resolve().parent
+RESULTS = HERE / "results"
+# Installed packages come first: a script of this folder may be called like one of them (tokenizers).
+sys.path[:] = [*(path for path in sys.path if Path(path or ".").resolve() != HERE), str(HERE)]
 PACKAGES = ("torch", "transformers", "numpy", "polars", "sidrec")
 
 

@@ -87,6 +87,11 @@ TOKENIZERS = [
     TokenizerCase("rqkmeans", {"levels": 3, "codebook_size": 16}),
     TokenizerCase("rqkmeans", {"levels": 2, "codebook_size": 16, "normalize": True}, "directions"),
     TokenizerCase("rqkmeans", {"levels": 2, "codebook_size": 16, "collisions": "nearest_free"}, "nearest free"),
+    TokenizerCase("rqkmeans", {"codebook_sizes": (24, 12, 4), "balanced": True}, "balanced, unequal sizes"),
+    TokenizerCase("opq", {"levels": 3, "codebook_size": 16}),
+    TokenizerCase("opq", {"codebook_sizes": (12, 24), "rotate": False, "collisions": "nearest_free"}, "no rotation"),
+    TokenizerCase("fsq", {"levels": 2, "axes": (4, 4), "layers": (32,), "epochs": 6, "batch_size": 64}),
+    TokenizerCase("random", {"levels": 2, "codebook_size": 16}),
     TokenizerCase("rqvae", SMALL_VAE),
     TokenizerCase(
         "rqvae",

@@ -18,6 +18,7 @@ VERBS = (
     "compare",
     "cold-start",
     "inspect",
+    "export",
     "recipes",
 )
 

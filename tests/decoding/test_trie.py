@@ -2,10 +2,12 @@
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sidrec.decoding.trie import ItemTrie
+from sidrec.decoding.trie_tensors import TrieTensors
 from sidrec.errors import ConstraintError, DataError
 
 
@@ -73,6 +75,51 @@ def test_restricted_trie_is_the_trie_of_the_allowed_items(drawn, seed):
                 trie.path_of(row)
 
 
+def arrays(trie):
+    return [*trie.child_ptr, *trie.codes, trie.item_ptr, trie.rows]
+
+
+@given(tables, st.integers(0, 2**32), st.integers(0, 12), st.integers(0, 3))
+@settings(max_examples=300, deadline=None)
+def test_an_extended_trie_is_the_trie_of_all_items(drawn, seed, num_new, growth):
+    codes, sizes = drawn
+    grown = (*sizes[:-1], sizes[-1] + growth)
+    new = table(seed, num_new, grown)
+    extended = ItemTrie.build(codes, sizes).extended(new, grown)
+    fresh = ItemTrie.build(np.concatenate([codes, new]), grown)
+    assert (extended.sizes, extended.num_rows) == (grown, len(codes) + num_new)
+    for ours, theirs in zip(arrays(extended), arrays(fresh), strict=True):
+        assert ours.dtype == theirs.dtype
+        assert ours.tolist() == theirs.tolist()
+
+
+@given(tables, st.integers(0, 2**32))
+@settings(max_examples=100, deadline=None)
+def test_nodes_of_paths(drawn, seed):
+    codes, sizes = drawn
+    trie = ItemTrie.build(codes, sizes)
+    wanted = np.concatenate([table(seed, 20, sizes), codes])
+    for depth in range(len(sizes) + 1):
+        prefixes = sorted({tuple(path) for path in codes[:, :depth].tolist()})
+        expected = [prefixes.index(path) if path in prefixes else -1 for path in map(tuple, wanted[:, :depth].tolist())]
+        assert trie.nodes_of(wanted[:, :depth]).tolist() == expected
+
+
+def test_a_level_may_outgrow_its_type():
+    trie = ItemTrie.build(np.array([[0], [2]], np.int32), (3,))
+    extended = trie.extended(np.array([[2**17], [1]], np.int32), (2**18,))
+    assert extended.codes[0].tolist() == [0, 1, 2, 2**17]
+    assert extended.rows.tolist() == [0, 3, 1, 2]
+
+
+def test_extensions_that_do_not_fit_are_refused():
+    trie = ItemTrie.build(np.array([[0, 0]], np.int32), (2, 2))
+    with pytest.raises(DataError, match=r"levels of \(2, 2\) codes cannot become \(2, 1\)"):
+        trie.extended(np.array([[0, 0]], np.int32), (2, 1))
+    with pytest.raises(DataError, match="outside its level"):
+        trie.extended(np.array([[0, 2]], np.int32))
+
+
 def test_worked_example():
     trie = ItemTrie.build(np.array([[2, 1], [0, 3], [2, 0], [0, 3]], np.int32), (3, 4))
     assert [ptr.tolist() for ptr in trie.child_ptr] == [[0, 2], [0, 1, 3]]
@@ -94,8 +141,8 @@ def test_more_paths_than_an_integer_holds():
 
 def test_tensors_of_a_device_are_made_once_and_padded():
     trie = ItemTrie.build(table(0, 30, (4, 4)), (4, 4))
-    tensors = trie.to("cpu")
-    assert trie.to("cpu") is tensors
+    tensors = TrieTensors.of(trie, "cpu")
+    assert TrieTensors.of(trie, torch.device("cpu")) is tensors
     assert [ptr.tolist() for ptr in tensors.child_ptr] == [
         [*ptr, ptr[-1]] for ptr in map(np.ndarray.tolist, trie.child_ptr)
     ]

@@ -72,8 +72,33 @@ def test_the_report(folder: RunFolder) -> None:
     assert len(report["after"]["levels"]) == 3
     assert 0 < report["relative_reconstruction_error"] < 1
     assert result.artifact.summary["collision_rate_before"] == report["before"]["collision_rate"]
-    assert result.artifact.summary["sizes"] == list(load_semantic_ids(result.artifact.path).sizes)
+    assert result.artifact.summary["codebook_sizes"] == list(load_semantic_ids(result.artifact.path).sizes)
     assert (result.artifact.path / "quality.png").stat().st_size > 1000
+    page = (result.artifact.path / "quality.html").read_text()
+    # The titles name three colours, but no field of the catalogue is one of categories.
+    assert report["purity"] is None
+    assert report["neighbours"]["pairs"] == 96 * 6
+    for text in (
+        "Part 0 of the cycle",
+        f"{100 * report['before']['collision_rate']:.2f}",
+        "Prefixes against neighbours",
+    ):
+        assert text in page
+    assert result.artifact.summary["levels"] == 3
+    assert result.artifact.summary["neighbours"]["code_similarity"] == report["neighbours"]["code_similarity"]
+    assert any("Collision rate" in each["problem"].capitalize() for each in report["advice"])
+    assert len(result.artifact.summary["advice"]) == len(report["advice"])
+
+
+def test_categories_of_the_catalogue_are_held_against_the_prefixes(tmp_path: Path) -> None:
+    dataset = cycle_dataset()
+    kinds = pl.Series("category", [f"kind {row % 3}" for row in range(24)])
+    codes = np.stack([np.arange(24) % 3, np.arange(24) // 3], axis=1).astype(np.int32)
+    catalog = Catalog(dataset.catalog.items.with_columns(kinds))
+    folder = run_with(tmp_path, replace(dataset, catalog=catalog, given_codes=codes))
+    summary = tokenize(folder, Given.Config(), RUN).artifact.summary
+    assert summary["purity"]["field"] == "category"
+    assert summary["purity"]["level_1"] == 1 > summary["purity"]["random"]
 
 
 def test_nothing_is_done_twice_and_changes_are_seen(folder: RunFolder) -> None:
@@ -173,7 +198,7 @@ def test_identical_items_are_reported_and_still_told_apart(tmp_path: Path) -> No
     folder = run_with(tmp_path, replace(dataset, catalog=Catalog(items)))
     embed(folder, VECTORS, RUN)
     result = tokenize(folder, SMALL, RUN)
-    assert result.artifact.summary["items_with_duplicate_input"] == 24
+    assert result.artifact.summary["num_duplicates"] == 24
     assert load_semantic_ids(result.artifact.path).sizes == (1, 1, 24)
 
 

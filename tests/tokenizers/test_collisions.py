@@ -1,6 +1,7 @@
-"""Policies: uniqueness as a property, optimal moves by brute force, old items keep their codes."""
+"""All policies: unique codes, the same twice, old items keep theirs; what each promises is what it does."""
 
-from itertools import permutations
+from dataclasses import replace
+from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -8,53 +9,29 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sidrec.errors import DataError
-from sidrec.tokenizers.collisions import (
-    AppendLevel,
-    CollisionPolicy,
-    Keep,
-    NearestFree,
-    Settled,
-    SinkhornReassign,
-    settle_codes,
-)
+from sidrec.registry import REGISTRY, load_class
+from sidrec.tokenizers.collisions import CollisionPolicy, Settled, settle_codes, settle_new
+from sidrec.tokenizers.counting import AppendLevel, HashedRoundRobin, Keep
 from sidrec.tokenizers.placement import Quantized
+from sidrec.tokenizers.reassignment import NearestFree, SinkhornReassign
 from sidrec.tokenizers.semantic_ids import SemanticIds
 
-POLICIES = [AppendLevel(), NearestFree(), SinkhornReassign(rounds=2)]
+from .problems import first_rows, on_a_line, random_problem, settled_slowly, table
+
+POLICIES = [AppendLevel(), HashedRoundRobin(suffix=True), NearestFree(), SinkhornReassign(rounds=2)]
+ALL = [*POLICIES, Keep(), HashedRoundRobin(), SinkhornReassign(rounds=2, faithful=True)]
 
 
-def quantized_of(latents: np.ndarray, codebooks: list[np.ndarray]) -> Quantized:
-    """Residual codes by a plain loop."""
-    rest, codes = latents.copy(), []
-    for book in codebooks:
-        codes.append(np.square(rest[:, None] - book).sum(2).argmin(1))
-        rest = rest - book[codes[-1]]
-    return Quantized(np.stack(codes, 1).astype(np.int32), tuple(map(len, codebooks)), latents, codebooks)
+def name(policy: CollisionPolicy) -> str:
+    return repr(policy.config)
 
 
-def random_problem(seed: int, num_items: int, sizes: tuple[int, ...], spread: float) -> Quantized:
-    draw = np.random.default_rng(seed)
-    books = [draw.normal(size=(size, 2)).astype(np.float32) / (level + 1) for level, size in enumerate(sizes)]
-    # Rounding makes identical items common.
-    latents = (draw.normal(size=(num_items, 2)) * spread).round(1).astype(np.float32)
-    return quantized_of(latents, books)
+def test_every_policy_is_tested() -> None:
+    assert {policy.config.kind for policy in ALL} == set(REGISTRY["collision"])
+    assert {type(policy) for policy in ALL} == {load_class("collision", kind) for kind in REGISTRY["collision"]}
 
 
-def on_a_line(points: list[float], codebook: list[float]) -> Quantized:
-    """One level in one dimension behind a first level with a single code."""
-    books = [np.zeros((1, 1), np.float32), np.array(codebook, np.float32)[:, None]]
-    return quantized_of(np.array(points, np.float32)[:, None], books)
-
-
-def table(settled: Settled, rows: int | None = None) -> SemanticIds:
-    return SemanticIds(settled.codes[:rows], settled.sizes, "digest")
-
-
-def first_rows(quantized: Quantized, count: int) -> Quantized:
-    return Quantized(quantized.codes[:count], quantized.sizes, quantized.latents[:count], quantized.codebooks)
-
-
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=200, deadline=None)
 @given(
     seed=st.integers(0, 10**6),
     share=st.floats(0.02, 1),
@@ -67,83 +44,107 @@ def test_codes_are_unique_whatever_collides(
 ) -> None:
     num_items = max(1, int(share * np.prod(sizes)))
     quantized = random_problem(seed, num_items, sizes, spread)
+    before = quantized.codes.copy()
     settled = settle_codes(policy.config, quantized)
     ids = table(settled)
     assert ids.num_collided == 0
     again = settle_codes(policy.config, quantized)
     assert np.array_equal(again.codes, settled.codes)
-    if policy.extra_levels:
+    assert np.array_equal(quantized.codes, before), "the question is not changed"
+    assert len(settled.sizes) == len(sizes) + policy.extra_levels
+    if isinstance(policy, AppendLevel):
         assert np.array_equal(settled.codes[:, :-1], quantized.codes)
     changed = (settled.codes[:, : len(sizes)] != quantized.codes).any(axis=1)
     assert settled.num_moved == changed.sum()
+    assert settled.num_copies == num_items - len(np.unique(quantized.latents, axis=0))
+    prefixes = np.unique(quantized.codes[:, :-1], axis=0, return_counts=True)[1]
+    assert settled.num_crowded == (prefixes > sizes[-1]).sum()
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=150, deadline=None)
 @given(
     seed=st.integers(0, 10**6),
-    old=st.integers(1, 20),
-    policy=st.sampled_from([*POLICIES, Keep()]),
+    old=st.integers(1, 24),
+    policy=st.sampled_from(ALL),
     spread=st.sampled_from([0.1, 1.0]),
 )
-def test_old_items_keep_their_codes(seed: int, old: int, policy: CollisionPolicy, spread: float) -> None:
-    quantized = random_problem(seed, 24, (3, 2, 4), spread)
+def test_every_policy_is_stable(seed: int, old: int, policy: CollisionPolicy, spread: float) -> None:
+    sizes = (3, 2, 24) if policy.config.kind == "hashed_round_robin" else (3, 2, 4)
+    quantized = random_problem(seed, 24, sizes, spread)
     before = table(settle_codes(policy.config, first_rows(quantized, old)))
     after = settle_codes(policy.config, quantized, before)
     assert np.array_equal(after.codes[:old], before.codes)
     assert all(new >= size for new, size in zip(after.sizes, before.sizes, strict=True))
     if policy.is_unique:
         assert table(after).num_collided == 0
+    alone = settle_new(policy.config, quantized.behind(old), before)
+    assert np.array_equal(alone.codes, after.codes), "new items are all that need be known"
+    together = settle_codes(policy.config, quantized)
+    if policy.is_consistent:
+        assert np.array_equal(together.codes, after.codes)
 
 
-def test_keep_keeps() -> None:
-    quantized = on_a_line([0.0, 0.1], [0.0, 5.0])
-    assert table(settle_codes(Keep.Config(), quantized)).num_collided == 2
+@pytest.mark.parametrize("policy", ALL, ids=name)
+def test_the_others_are_not_consistent(policy: CollisionPolicy) -> None:
+    problems = [random_problem(seed, 12, (3, 2, 24), 1.0) for seed in range(40)]
+    differs = False
+    for quantized in problems:
+        before = table(settle_codes(policy.config, first_rows(quantized, 6)))
+        together = settle_codes(policy.config, quantized).codes[:6]
+        differs |= not np.array_equal(together, before.codes)
+    assert differs is not policy.is_consistent
 
 
-def test_append_level_counts_in_row_order() -> None:
-    quantized = on_a_line([0.0, 5.0, 0.1, 0.2], [0.0, 5.0])
-    settled = settle_codes(AppendLevel.Config(), quantized)
-    assert settled.codes.tolist() == [[0, 0, 0], [0, 1, 0], [0, 0, 1], [0, 0, 2]]
-    assert settled.sizes == (1, 2, 3)
+@settings(max_examples=200, deadline=None)
+@given(
+    seed=st.integers(0, 10**6),
+    old=st.integers(0, 23),
+    policy=st.sampled_from(ALL),
+    spread=st.sampled_from([0.1, 1.0]),
+    metric=st.sampled_from(["l2", "cosine", "dot"]),
+)
+def test_equal_to_the_slow_definition(seed: int, old: int, policy: CollisionPolicy, spread: float, metric: str) -> None:
+    sizes = (3, 2, 24) if policy.config.kind == "hashed_round_robin" else (3, 2, 4)
+    quantized = random_problem(seed, 24, sizes, spread, metric, round_to=5)
+    before = table(settle_codes(policy.config, first_rows(quantized, old))) if old else None
+    settled = settle_codes(policy.config, quantized, before)
+    expected = settled_slowly(policy, quantized, None if before is None else before.codes)
+    assert settled.codes.tolist() == expected.tolist()
 
 
-def test_append_level_is_there_without_collisions() -> None:
-    settled = settle_codes(AppendLevel.Config(), on_a_line([0.0, 5.0], [0.0, 5.0]))
-    assert settled.sizes == (1, 2, 1)
+def test_nothing_new_changes_nothing() -> None:
+    quantized = random_problem(0, 12, (3, 2, 4), 1.0)
+    for policy in POLICIES:
+        before = table(settle_codes(policy.config, quantized))
+        after = settle_codes(policy.config, quantized, before)
+        assert np.array_equal(after.codes, before.codes)
+        assert after.sizes == before.sizes
 
 
-def test_the_nearest_item_keeps_its_code() -> None:
-    settled = settle_codes(NearestFree.Config(), on_a_line([0.4, 0.1, 0.2], [0.0, 1.0, 2.0, 9.0]))
-    assert settled.codes[1].tolist() == [0, 0]
-    assert sorted(settled.codes[:, 1].tolist()) == [0, 1, 2]
-    assert (settled.num_moved, settled.num_far) == (2, 0)
-
-
-@pytest.mark.parametrize("seed", range(20))
-def test_moves_are_the_cheapest(seed: int) -> None:
-    draw = np.random.default_rng(seed)
-    book = np.sort(draw.normal(size=6)).tolist()
-    quantized = on_a_line((book[2] + draw.normal(size=4) * 1e-3).tolist(), book)
+def test_copies_are_counted_as_such() -> None:
+    quantized = on_a_line([0.1, 0.1, 0.1, 0.2, 9.0, 9.0], [0.0, 1.0, 2.0, 3.0, 8.0, 9.0])
     settled = settle_codes(NearestFree.Config(), quantized)
-    points = quantized.latents[:, 0]
-    keeper = int(np.argmin(np.abs(points - book[2])))
-    movers = [row for row in range(4) if row != keeper]
-    free = [code for code in range(6) if code != 2]
-    best = min(
-        sum((points[row] - book[code]) ** 2 for row, code in zip(movers, chosen, strict=True))
-        for chosen in permutations(free, 3)
-    )
-    cost = sum((points[row] - book[settled.codes[row, 1]]) ** 2 for row in movers)
-    assert settled.codes[keeper, 1] == 2
-    assert cost == pytest.approx(best, rel=1e-4)
+    assert (settled.num_moved, settled.num_copies) == (4, 3)
+    unseen = replace(quantized, latents=None, codebooks=[])
+    assert settle_codes(AppendLevel.Config(), unseen).num_copies is None
 
 
-def test_a_full_prefix_sends_the_rest_to_the_nearest_prefix() -> None:
-    books = [np.array([[0.0], [10.0], [100.0]], np.float32), np.array([[-1.0], [1.0]], np.float32)]
-    latents = np.array([[-1.0], [1.0], [1.2], [100.0]], np.float32)
-    settled = settle_codes(NearestFree.Config(), quantized_of(latents, books))
-    assert settled.codes.tolist() == [[0, 0], [0, 1], [1, 0], [2, 0]]
-    assert (settled.num_moved, settled.num_far) == (1, 1)
+def test_minus_zero_is_a_copy_of_zero() -> None:
+    quantized = on_a_line([0.0, 0.0], [0.0, 1.0])
+    negative = replace(quantized, latents=np.array([[0.0], [-0.0]], np.float32))
+    assert settle_codes(Keep.Config(), negative).num_copies == 1
+
+
+def test_crowded_prefixes_are_reported() -> None:
+    books = [np.array([[0.0], [10.0]], np.float32), np.array([[-1.0], [1.0]], np.float32)]
+    codes = np.array([[0, 0], [0, 1], [0, 1], [1, 0]], np.int32)
+    latents = np.array([[-1.0], [1.0], [1.2], [9.0]], np.float32)
+    for policy in (NearestFree(), SinkhornReassign()):
+        settled = settle_codes(policy.config, Quantized(codes, (2, 2), latents, books))
+        assert (settled.num_crowded, settled.num_far) == (1, 1)
+    first = SemanticIds(codes[:2], (2, 2), "digest")
+    settled = settle_codes(NearestFree.Config(), Quantized(codes, (2, 2), latents, books), first)
+    assert settled.num_crowded == 1, "taken codes count too"
 
 
 def test_more_items_than_codes_is_an_error() -> None:
@@ -155,7 +156,7 @@ def test_more_items_than_codes_is_an_error() -> None:
 def test_extending_colliding_codes_is_an_error() -> None:
     quantized = on_a_line([0.0, 0.1, 5.0], [0.0, 5.0, 6.0])
     colliding = table(settle_codes(Keep.Config(), quantized), rows=2)
-    with pytest.raises(DataError, match="collide themselves"):
+    with pytest.raises(DataError, match="collide themselves: 2 items"):
         settle_codes(NearestFree.Config(), quantized, colliding)
 
 
@@ -168,6 +169,39 @@ def test_extending_by_another_tokenizer_is_an_error() -> None:
         settle_codes(NearestFree.Config(), quantized, longer)
 
 
-def test_sinkhorn_spreads_identical_items() -> None:
-    settled = settle_codes(SinkhornReassign.Config(rounds=1), on_a_line([0.1] * 3, [0.0, 1.0, 5.0, 9.0]))
-    assert sorted(settled.codes[:, 1].tolist()) == [0, 1, 2]
+def test_extending_what_another_policy_settled_is_an_error_or_works() -> None:
+    quantized = on_a_line([0.0] * 6, [0.0, 1.0, 2.0, 3.0, 4.0, 5.0])
+    free = table(settle_codes(NearestFree.Config(), first_rows(quantized, 3)))
+    dealt = table(settle_codes(HashedRoundRobin.Config(), first_rows(quantized, 3)))
+    assert table(settle_codes(NearestFree.Config(), quantized, dealt)).num_collided == 0
+    with pytest.raises(DataError, match=r"codes of others after 'hashed_round_robin'(.|\n)*the same policy"):
+        settle_codes(HashedRoundRobin.Config(), quantized, free)
+
+
+class Careless(CollisionPolicy):
+    """Promises unique codes and gives all items one."""
+
+    is_consistent = True
+    Config = Keep.Config
+
+    def settle(self, quantized: Quantized) -> Settled:
+        return Settled(np.zeros_like(quantized.codes), quantized.sizes)
+
+
+def test_a_broken_promise_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(REGISTRY["collision"], "keep", f"{__name__}:Careless")
+    with pytest.raises(DataError, match="2 items have codes of others after 'keep', which promises unique codes"):
+        settle_codes(Keep.Config(), on_a_line([0.0, 1.0, 2.0], [0.0, 1.0, 2.0]))
+
+
+def test_versions_and_trees_grow_along() -> None:
+    quantized = random_problem(1, 24, (3, 2, 4), 1.0)
+    tables = [settle_codes(AppendLevel.Config(), first_rows(quantized, 8))]
+    ids = [table(tables[0])]
+    for count in (16, 24):
+        settled = settle_codes(AppendLevel.Config(), first_rows(quantized, count), ids[-1])
+        ids.append(SemanticIds(settled.codes, settled.sizes, "digest", ids[-1].version + 1, earlier=ids[-1].trie))
+    assert [each.version for each in ids] == [1, 2, 3]
+    for earlier, later in pairwise(ids):
+        assert np.array_equal(later.codes[: len(earlier)], earlier.codes)
+        assert later.trie.rows.tolist() == replace(later, earlier=None).trie.rows.tolist()

@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 
 from sidrec.tokenizers.plots import draw_quality
-from sidrec.tokenizers.quality import code_quality, duplicate_vectors, level_usage, relative_error
+from sidrec.tokenizers.quality import code_quality, level_usage, relative_error
+from sidrec.tokenizers.vector_quality import duplicate_vectors
 
 CODES = np.array([[0, 0], [0, 0], [0, 0], [0, 1], [1, 0], [1, 0], [2, 1], [3, 1]])
 
@@ -61,6 +62,6 @@ def test_picture_is_written_and_the_same_each_time(tmp_path: Path) -> None:
     report = code_quality(CODES, (4, 3))
     files = [tmp_path / "one.png", tmp_path / "two.png"]
     for file in files:
-        draw_quality(file, CODES, (4, 3), report, report)
+        draw_quality(file, CODES, (4, 3), {"before": report, "after": report})
     assert files[0].read_bytes().startswith(b"\x89PNG")
     assert files[0].read_bytes() == files[1].read_bytes()

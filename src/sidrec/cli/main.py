@@ -10,7 +10,20 @@ from typing import Any
 import typer
 from typer.core import TyperGroup
 
-from sidrec.cli import cold_start, compare, embed, evaluate, inspect, prepare, recipes, recommend, run, tokenize, train
+from sidrec.cli import (
+    cold_start,
+    compare,
+    embed,
+    evaluate,
+    export,
+    inspect,
+    prepare,
+    recipes,
+    recommend,
+    run,
+    tokenize,
+    train,
+)
 from sidrec.cli.failure import report
 from sidrec.version import __version__
 
@@ -64,7 +77,7 @@ def _settings(
     del debug, version  # read by Verbs.invoke and by the option's callback
 
 
-for verb in (prepare, embed, tokenize, train, run, recommend, evaluate, compare, cold_start, inspect):
+for verb in (prepare, embed, tokenize, train, run, recommend, evaluate, compare, cold_start, inspect, export):
     verb.add_to(app)
 app.add_typer(recipes.app, name="recipes")
 

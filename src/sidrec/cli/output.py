@@ -1,7 +1,6 @@
 """Results on stdout (a table or JSON), remarks on stderr."""
 
 import json
-import math
 import sys
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
@@ -120,24 +119,19 @@ def print_stage(stage: str, result: "StageResult") -> None:
 
 
 def code_lines(summary: Mapping[str, Any]) -> list[str]:
-    """What semantic IDs are like in a line, and a warning where they say nothing about kinship of items.
+    """What semantic IDs are like in a line, and advice where a figure is bad.
 
-    >>> code_lines({"items": 60, "sizes": [60, 1], "collision_rate_before": 0.0, "perplexity": [60.0, 1.0]})[1]
-    'warning: level 1 has a code for nearly every item, so items share nothing; try tokenizer.codebook_size=8'
+    >>> summary = {"items": 60, "codebook_sizes": [60, 1], "perplexity": [60.0, 1.0], "collision_rate_before": 0.0}
+    >>> code_lines(summary | {"advice": ["level 2 is empty; use fewer levels"]})[1]
+    'advice: level 2 is empty; use fewer levels'
     """
-    sizes, perplexity, items = summary["sizes"], summary["perplexity"], summary["items"]
-    lines = [
+    sizes, perplexity, items = summary["codebook_sizes"], summary["perplexity"], summary["items"]
+    return [
         f"semantic IDs of {items:,} items: codes a level {' × '.join(map(str, sizes))}, perplexity "
         f"{', '.join(f'{value:.1f}' for value in perplexity)}, "
-        f"collision rate before the policy {100 * summary['collision_rate_before']:.1f} %"
+        f"collision rate before the policy {100 * summary['collision_rate_before']:.1f} %",
+        *(f"advice: {text}" for text in summary["advice"]),
     ]
-    if items > 1 and perplexity[0] > items / 2:
-        better = max(2, math.ceil(items**0.5))
-        lines.append(
-            "warning: level 1 has a code for nearly every item, so items share nothing; "
-            f"try tokenizer.codebook_size={better}"
-        )
-    return lines
 
 
 def print_lines(texts: Iterable[str]) -> None:
@@ -205,15 +199,18 @@ def print_inspection(inspection: "Inspection") -> None:
 
 
 def flat(values: Mapping[str, Any], prefix: str = "", limit: int = 120) -> list[tuple[str, str]]:
-    """Nested values as (dotted key, text); long lists are shortened.
+    """Nested values as (dotted key, text); long lists are shortened, sentences get a line each.
 
-    >>> flat({"a": {"b": 1}, "c": 0.25})
-    [('a.b', '1'), ('c', '0.25')]
+    >>> flat({"a": {"b": 1}, "c": 0.25, "d": ["One sentence.", "And another."]})
+    [('a.b', '1'), ('c', '0.25'), ('d', 'One sentence.'), ('d', 'And another.')]
     """
     out: list[tuple[str, str]] = []
     for key, value in values.items():
         if isinstance(value, Mapping):
             out.extend(flat(value, f"{prefix}{key}.", limit))
+            continue
+        if isinstance(value, list) and value and all(isinstance(part, str) and " " in part for part in value):
+            out.extend((f"{prefix}{key}", part) for part in value)
             continue
         text = f"{value:.6g}" if isinstance(value, float) else str(value)
         out.append((f"{prefix}{key}", text if len(text) <= limit else text[: limit - 1] + "…"))

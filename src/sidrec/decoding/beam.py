@@ -26,6 +26,7 @@ from sidrec.decoding.recommendations import BeamConfig, Recommendations, Request
 from sidrec.decoding.scorer import PromptState, SidScorer, check_fits
 from sidrec.decoding.selection import list_items, refuse_nan, top_candidates
 from sidrec.decoding.trie import ItemTrie
+from sidrec.decoding.trie_tensors import TrieTensors
 from sidrec.types import FloatArray, IntArray
 
 __all__ = ["beam_search"]
@@ -161,7 +162,7 @@ class _Search:
 
     def _extend(self, beams: Prefixes, logp_UWK: Tensor, level: int, exclusions: Exclusions, width: int) -> Prefixes:
         """The best `width` children of all beams."""
-        arrays, num_children = self.trie.to(logp_UWK.device), self.trie.max_children[level]
+        arrays, num_children = TrieTensors.of(self.trie, logp_UWK.device), self.trie.max_children[level]
         num_next = self.trie.num_nodes[level + 1]
         first_UW1 = arrays.child_ptr[level][beams.nodes_UW].unsqueeze(-1)
         last_UW1 = arrays.child_ptr[level][beams.nodes_UW + 1].unsqueeze(-1)

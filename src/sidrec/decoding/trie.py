@@ -3,42 +3,26 @@
 The tree is stored level by level as flat arrays (compressed sparse rows). Items are sorted by their
 codes, so the nodes of a level are numbered in the order of their paths, the children of a node are
 a range of the next level, and the items under any node are a range of `rows`. A leaf is a list of
-items: items with equal codes stand side by side, in row order. Nothing here knows a model, a
-vocabulary or a user; what a user must not get is `sidrec.decoding.constraints`.
+items: items with equal codes stand side by side, in row order. New items are merged in at the speed
+of copying. Nothing here knows a model, a vocabulary or a user; what a user must not get is
+`sidrec.decoding.constraints`.
 """
 
 import math
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import TYPE_CHECKING
+from typing import Any
 
 import numpy as np
 
 from sidrec.errors import ConstraintError, DataError
 from sidrec.types import BoolArray, IntArray
 
-if TYPE_CHECKING:
-    from torch import Tensor
+__all__ = ["ItemTrie"]
 
-__all__ = ["ItemTrie", "TrieTensors"]
-
-DENSE_KEY_LIMIT = 2**62
-"""Below this many possible paths a path is one int64, which sorts faster than its columns."""
-
-
-@dataclass(frozen=True)
-class TrieTensors:
-    """The arrays of an `ItemTrie` on a device, for levels 0 … L-1.
-
-    Attributes:
-        child_ptr: int32[n + 2] a level; one more entry than in the trie, so that node n, which stands
-            for "no prefix", has no children.
-        codes: int32[m] a level, codes of the children.
-    """
-
-    child_ptr: "tuple[Tensor, ...]"
-    codes: "tuple[Tensor, ...]"
+PACKED_LIMIT = 2**63
+"""Below this many pairs of path and row a pair is one int64, which sorts faster than columns, and in place."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -76,38 +60,87 @@ class ItemTrie:
         sizes = tuple(int(size) for size in sizes)
         if codes.ndim != 2 or codes.shape[1] != len(sizes) or not codes.size:
             raise DataError(f"codes of shape {codes.shape} do not fit {len(sizes)} levels", expected="[N ≥ 1, L]")
-        if (codes.min(axis=0) < 0).any() or (codes.max(axis=0) >= sizes).any():
+        if any(_is_outside(codes[:, level], size) for level, size in enumerate(sizes)):
             raise DataError("a code lies outside its level", expected=f"0 ≤ code < {sizes}")
-        if math.prod(sizes) < DENSE_KEY_LIMIT:
-            key = np.zeros(len(codes), dtype=np.int64)
-            for level, size in enumerate(sizes):
-                key *= size
-                key += codes[:, level]
-            order = np.argsort(key, kind="stable")
-        else:
-            order = np.lexsort(codes.T[::-1])
-        columns = [codes[order, level] for level in range(len(sizes))]
-        return cls._of_sorted(columns, sizes, order.astype(np.int32), len(codes))
+        order = _order(codes, sizes)
+        columns = (codes[order, level] for level in range(len(sizes)))
+        return cls._of_sorted(columns, sizes, order, len(codes))
 
     @classmethod
     def _of_sorted(
-        cls, columns: Sequence[IntArray], sizes: tuple[int, ...], rows: IntArray, num_rows: int
+        cls, columns: Iterable[IntArray], sizes: tuple[int, ...], rows: IntArray, num_rows: int
     ) -> "ItemTrie":
         """The trie of items in order of (codes, row), one column of codes a level."""
         starts_node = np.zeros(len(rows), dtype=np.bool_)
         starts_node[0] = True
         child_ptr: list[IntArray] = []
         codes: list[IntArray] = []
-        starts = np.zeros(1, dtype=np.int32)
         for column, size in zip(columns, sizes, strict=True):
+            starts_parent = starts_node.copy()
             starts_node[1:] |= column[1:] != column[:-1]
-            children = np.flatnonzero(starts_node).astype(np.int32)
-            ptr = np.append(np.searchsorted(children, starts), len(children))
-            child_ptr.append(ptr.astype(np.int32))
-            codes.append(column[children].astype(np.uint16 if size <= 2**16 else np.int32))
-            starts = children
-        item_ptr = np.append(starts, len(rows)).astype(np.int32)
-        return cls(sizes, tuple(child_ptr), tuple(codes), item_ptr, rows, num_rows)
+            child_ptr.append(_positions(starts_parent[starts_node]))
+            codes.append(column[starts_node].astype(_code_type(size)))
+        return cls(sizes, tuple(child_ptr), tuple(codes), _positions(starts_node), rows.astype(np.int32), num_rows)
+
+    def extended(self, codes: IntArray, sizes: Sequence[int] | None = None) -> "ItemTrie":
+        """The trie with more items behind the catalogue's, equal to one built of all; the old ones stay in place.
+
+        The new items become a small trie, which is merged depth by depth at the speed of copying.
+
+        Args:
+            codes: int32[M, L] of the new items, whose rows are `num_rows` to `num_rows + M - 1`.
+            sizes: of the levels where they have grown.
+
+        Raises:
+            DataError: a shape or code that does not fit `sizes`, or a level has shrunk.
+        """
+        sizes = self.sizes if sizes is None else tuple(int(size) for size in sizes)
+        if len(sizes) != self.num_levels or any(new < old for new, old in zip(sizes, self.sizes, strict=True)):
+            raise DataError(
+                f"levels of {self.sizes} codes cannot become {sizes}", expected="the same levels, or larger"
+            )
+        if not len(codes):
+            return replace(self, sizes=sizes)
+        new = ItemTrie.build(codes, sizes)
+        child_ptr: list[IntArray] = []
+        merged: list[IntArray] = []
+        at, is_old = np.zeros(1, np.int64), np.ones(1, np.bool_)
+        for depth, (ptr, wanted) in enumerate(zip(new.child_ptr, new.codes, strict=True)):
+            counts = np.diff(ptr)
+            child_at, child_is_old = self._find(depth, np.repeat(at, counts), np.repeat(is_old, counts), wanted)
+            added = np.add.reduceat(~child_is_old, ptr[:-1], dtype=np.int32)
+            child_ptr.append(_merged_ptr(self.child_ptr[depth], at, is_old, added))
+            old_codes = self.codes[depth].astype(_code_type(sizes[depth]), copy=False)
+            merged.append(np.insert(old_codes, child_at[~child_is_old], wanted[~child_is_old]))
+            at, is_old = child_at, child_is_old
+        added = np.diff(new.item_ptr)
+        item_ptr = _merged_ptr(self.item_ptr, at, is_old, added)
+        # Behind the old items of its leaf, because rows of new items are higher.
+        behind = np.repeat(self.item_ptr[at + is_old], added)
+        rows = np.insert(self.rows, behind, new.rows + self.num_rows)
+        return ItemTrie(sizes, tuple(child_ptr), tuple(merged), item_ptr, rows, self.num_rows + len(codes))
+
+    def _find(self, depth: int, parents: IntArray, is_node: BoolArray, wanted: IntArray) -> tuple[IntArray, BoolArray]:
+        """For parents of a depth, where their children of the wanted codes are or would be, and whether they are.
+
+        A parent that is no node itself stands where it would be.
+        """
+        ptr, codes = self.child_ptr[depth], self.codes[depth]
+        first = ptr[parents].astype(np.int64)
+        end = np.where(is_node, ptr[np.minimum(parents + 1, len(ptr) - 1)], first)
+        last = end.copy()
+        for _ in range(int((last - first).max(initial=0)).bit_length()):
+            middle = (first + last) // 2
+            is_below = (middle < last) & (codes[np.minimum(middle, len(codes) - 1)] < wanted)
+            first, last = np.where(is_below, middle + 1, first), np.where(is_below, last, middle)
+        return first, (first < end) & (codes[np.minimum(first, len(codes) - 1)] == wanted)
+
+    def nodes_of(self, paths: IntArray) -> IntArray:
+        """int64[M], nodes at depth D that paths int[M, D] of codes lead to; -1 where there is none."""
+        nodes, is_node = np.zeros(len(paths), np.int64), np.ones(len(paths), np.bool_)
+        for depth in range(paths.shape[1]):
+            nodes, is_node = self._find(depth, nodes, is_node, paths[:, depth])
+        return np.where(is_node, nodes, -1)
 
     @property
     def num_levels(self) -> int:
@@ -201,18 +234,43 @@ class ItemTrie:
         return ItemTrie._of_sorted(columns, self.sizes, self.rows[kept], self.num_rows)
 
     @cached_property
-    def _on_device(self) -> "dict[str, TrieTensors]":
+    def copies(self) -> dict[str, Any]:
+        """Device → the arrays there; kept by `sidrec.decoding.trie_tensors`."""
         return {}
 
-    def to(self, device: object) -> TrieTensors:
-        """The tree's arrays as tensors on a torch device, made once a device."""
-        import torch
 
-        name = str(device)
-        if name not in self._on_device:
-            padded = [np.append(ptr, ptr[-1]) for ptr in self.child_ptr]
-            self._on_device[name] = TrieTensors(
-                tuple(torch.from_numpy(ptr).to(name) for ptr in padded),
-                tuple(torch.from_numpy(codes.astype(np.int32)).to(name) for codes in self.codes),
-            )
-        return self._on_device[name]
+def _is_outside(column: IntArray, size: int) -> bool:
+    return bool(column.min() < 0 or column.max() >= size)
+
+
+def _order(codes: IntArray, sizes: Sequence[int]) -> IntArray:
+    """int64[N], rows in order of (codes, row)."""
+    if math.prod(sizes) * len(codes) >= PACKED_LIMIT:
+        return np.lexsort(codes.T[::-1])
+    packed = np.zeros(len(codes), np.int64)
+    for level, size in enumerate(sizes):
+        packed *= size
+        packed += codes[:, level]
+    packed *= len(codes)
+    packed += np.arange(len(codes))
+    packed.sort()
+    packed %= len(codes)
+    return packed
+
+
+def _code_type(size: int) -> type[np.integer[Any]]:
+    """The smallest type for codes of a level."""
+    return np.uint16 if size <= 2**16 else np.int32
+
+
+def _positions(starts: BoolArray) -> IntArray:
+    """int32, where ranges start, and where the last ends."""
+    return np.append(np.flatnonzero(starts).astype(np.int32), np.int32(len(starts)))
+
+
+def _merged_ptr(ptr: IntArray, at: IntArray, is_old: BoolArray, added: IntArray) -> IntArray:
+    """Pointers after nodes gained children or new nodes with children went in before those at `at`."""
+    counts = np.diff(ptr)
+    counts[at[is_old]] += added[is_old]
+    counts = np.insert(counts, at[~is_old], added[~is_old])
+    return np.append(np.int32(0), np.cumsum(counts, dtype=np.int32))

@@ -14,11 +14,13 @@ from sidrec.config import Part, RunSettings
 from sidrec.data.catalog import Catalog
 from sidrec.data.dataset import Dataset
 from sidrec.errors import DataError
-from sidrec.types import FloatArray, Json
+from sidrec.types import FloatArray, IntArray, Json
 
 __all__ = ["ContentEmbedder", "Embedder", "ItemEmbeddings", "unit_length"]
 
 FILE, ABOUT = "embeddings.safetensors", "about"
+PIECE = 8192
+"""Rows that are checked at once."""
 
 
 @dataclass(frozen=True)
@@ -41,10 +43,10 @@ class ItemEmbeddings:
     def __post_init__(self) -> None:
         if self.vectors.ndim != 2 or not self.vectors.shape[1]:
             raise DataError(f"item vectors have shape {self.vectors.shape}", expected="(items, dimensions)")
-        bad = ~np.isfinite(self.vectors).all(axis=1)
-        if bad.any():
+        bad = _bad_rows(self.vectors)
+        if len(bad):
             raise DataError(
-                f"{int(bad.sum())} item vectors hold NaN or infinity, the first is row {int(bad.argmax())}",
+                f"{len(bad)} item vectors hold NaN or infinity, the first is row {bad[0]}",
                 where=self.encoder,
                 expected="finite numbers",
                 next="make the vectors again; an empty text is usually the cause",
@@ -73,10 +75,11 @@ class ItemEmbeddings:
 
     @classmethod
     def of_artifact(cls, artifact: Artifact) -> "ItemEmbeddings":
-        """Read the vectors of an artefact that was opened already."""
-        with safe_open(artifact.path / FILE, framework="np") as file:
+        """The vectors of an artefact that was opened already, memory-mapped: pages are read when they are looked at."""
+        # As torch tensors safetensors maps the file; as numpy arrays it would read it, and hold it twice meanwhile.
+        with safe_open(artifact.path / FILE, framework="pt") as file:
             about: Json = json.loads(file.metadata()[ABOUT])
-            return cls(file.get_tensor("vectors"), about["encoder"], about["catalog_digest"])
+            return cls(file.get_tensor("vectors").numpy(), about["encoder"], about["catalog_digest"])
 
 
 class Embedder(Part, ABC):
@@ -146,6 +149,14 @@ class ContentEmbedder(Embedder):
                 where=str(vectors),
                 next="leave --vectors out",
             )
+
+
+def _bad_rows(vectors: FloatArray) -> IntArray:
+    """Rows that are not finite, found piece by piece."""
+    is_bad = np.zeros(len(vectors), np.bool_)
+    for start in range(0, len(vectors), PIECE):
+        is_bad[start : start + PIECE] = ~np.isfinite(vectors[start : start + PIECE]).all(axis=1)
+    return np.flatnonzero(is_bad)
 
 
 def unit_length(vectors: FloatArray) -> FloatArray:

@@ -7,12 +7,12 @@ evaluation; null where items are not searched for), `users`, `examples`, `metric
 (`train_seconds`, `users_per_second`, `parameters`; null where unknown).
 """
 
-import base64
 import html
 from collections.abc import Sequence
 from typing import Any
 
 from sidrec.evaluation.significance import Interval
+from sidrec.page import page, paragraph, picture, table
 from sidrec.types import Json
 
 __all__ = [
@@ -173,26 +173,6 @@ def _markdown_table(rows: Sequence[dict[str, str]]) -> str:
     return "\n".join("| " + " | ".join(cell.replace("|", "\\|") for cell in line) + " |" for line in lines)
 
 
-STYLE = """
-:root { color-scheme: light; }
-body { font: 15px/1.55 system-ui, sans-serif; color: #1c1c1e; background: #fafafa; margin: 0; }
-main { max-width: 1640px; margin: 0 auto; padding: 2rem 1.2rem 4rem; }
-h1 { font-size: 1.6rem; margin: 0 0 .3rem; } h2 { font-size: 1.15rem; margin: 2.2rem 0 .6rem; }
-.protocol { background: #eef3f8; border-left: 4px solid #0072b2; padding: .6rem .9rem; }
-.note, .legend { color: #55555a; font-size: .9rem; }
-.scroll { overflow-x: auto; background: #fff; border: 1px solid #e2e2e6; border-radius: 6px; }
-table { border-collapse: collapse; font-size: .8rem; font-variant-numeric: tabular-nums; }
-th, td { padding: .35rem .5rem; text-align: right; white-space: nowrap; border-bottom: 1px solid #eeeeee; }
-th:first-child, td:first-child { text-align: left; position: sticky; left: 0; background: #fff; font-weight: 600; }
-th { color: #55555a; font-weight: 600; white-space: normal; vertical-align: bottom; }
-tr:last-child td { border-bottom: 0; }
-figure { margin: 1rem 0; background: #fff; border: 1px solid #e2e2e6; border-radius: 6px; padding: .6rem; }
-figure img { max-width: min(100%, 1080px); height: auto; display: block; margin: 0 auto; }
-pre { background: #fff; border: 1px solid #e2e2e6; border-radius: 6px; padding: .8rem; overflow-x: auto;
-  font-size: .84rem; }
-"""
-
-
 def as_html(comparison: Json, pictures: dict[str, str]) -> str:
     """The comparison as one HTML file with its pictures inside.
 
@@ -200,41 +180,18 @@ def as_html(comparison: Json, pictures: dict[str, str]) -> str:
         comparison: see the head of this module.
         pictures: description → SVG text.
     """
-    title = html.escape(comparison["title"])
     parts = [
-        f"<h1>{title}</h1>",
-        f'<p class="note">{html.escape(_facts(comparison))}</p>',
+        paragraph(_facts(comparison), "note"),
         f'<p class="protocol"><strong>Protocol</strong> {html.escape(comparison["protocol"])}</p>',
-        f"<p>{html.escape(part_note(comparison['part']))}</p>",
-        _html_table(cells(comparison)),
-        f'<p class="legend">{html.escape(_legend(comparison))}</p>',
-        *(f'<p class="legend">{html.escape(text)}</p>' for text in remarks(comparison)),
-        *(_picture(text, svg) for text, svg in pictures.items()),
-        f"<h2>{html.escape(comparison['primary'])} by group of users</h2>",
-        _html_table(slice_cells(comparison)),
+        paragraph(part_note(comparison["part"])),
+        table(cells(comparison)),
+        paragraph(_legend(comparison), "legend"),
+        *(paragraph(text, "legend") for text in remarks(comparison)),
+        *(picture(text, svg.encode(), "image/svg+xml") for text, svg in pictures.items()),
+        paragraph(f"{comparison['primary']} by group of users", tag="h2"),
+        table(slice_cells(comparison)),
     ]
     if comparison["examples"]:
-        parts.append(f"<h2>Examples of {html.escape(comparison['examples_of'])}</h2>")
-        parts += [f"<pre>{html.escape(text)}</pre>" for text in comparison["examples"]]
-    body = "\n".join(parts)
-    return (
-        f'<!DOCTYPE html>\n<html lang="en">\n<head>\n<meta charset="utf-8" />\n'
-        f'<meta name="viewport" content="width=device-width, initial-scale=1" />\n<title>{title}</title>\n'
-        f"<style>{STYLE}</style>\n</head>\n<body>\n<main>\n{body}\n</main>\n</body>\n</html>\n"
-    )
-
-
-def _picture(description: str, svg: str) -> str:
-    # As an image, not inline: the ids inside one SVG cannot meet those of another.
-    data = base64.b64encode(svg.encode()).decode()
-    alt = html.escape(description)
-    return f'<figure><img alt="{alt}" src="data:image/svg+xml;base64,{data}" /><figcaption>{alt}</figcaption></figure>'
-
-
-def _html_table(rows: Sequence[dict[str, str]]) -> str:
-    if not rows:
-        return ""
-    head = "".join(f"<th>{html.escape(name)}</th>" for name in rows[0])
-    lines = ["".join(f"<td>{html.escape(cell)}</td>" for cell in row.values()) for row in rows]
-    body = "".join(f"<tr>{line}</tr>" for line in lines)
-    return f'<div class="scroll"><table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>'
+        parts.append(paragraph(f"Examples of {comparison['examples_of']}", tag="h2"))
+        parts += [paragraph(text, tag="pre") for text in comparison["examples"]]
+    return page(comparison["title"], parts)

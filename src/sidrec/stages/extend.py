@@ -220,7 +220,7 @@ def _write(writer: ArtifactWriter, part: Tokenizer, growth: _Growth, run: RunSet
     else:
         assert isinstance(part, ImportingTokenizer), f"{type(part).__name__} neither learns nor imports"
         quantized = _imported(part, growth.ids, new, run)
-    write_codes(writer, part, growth.catalog, quantized, facts, extends=growth.ids)
+    write_codes(writer, part, replace(growth.dataset, catalog=growth.catalog), quantized, facts, extends=growth.ids)
     growth.catalog.save(writer.path)
     record = {
         "version": growth.ids.version + 1,

@@ -1,6 +1,5 @@
 """Stage `tokenize`: item vectors or imported codes → a tokenizer with its semantic IDs and their quality."""
 
-import json
 import shutil
 from collections.abc import Mapping
 from dataclasses import replace
@@ -14,18 +13,16 @@ from sidrec.data.dataset import Dataset
 from sidrec.embeddings.base import ItemEmbeddings
 from sidrec.errors import ArtifactError
 from sidrec.stages.layout import Request, RunFolder, StageResult, check_dataset, make_artifact, name_for, own_name
+from sidrec.stages.quality import write_quality
 from sidrec.tokenizers.auto import resolve_auto
 from sidrec.tokenizers.base import ImportingTokenizer, Tokenizer, VectorTokenizer
 from sidrec.tokenizers.collisions import as_semantic_ids, settle_codes
 from sidrec.tokenizers.placement import Quantized
-from sidrec.tokenizers.plots import draw_quality
-from sidrec.tokenizers.quality import quality_report, quality_summary, vector_quality
 from sidrec.tokenizers.semantic_ids import SemanticIds
+from sidrec.tokenizers.vector_quality import vector_quality
 from sidrec.types import FloatArray, Json
 
 __all__ = ["assessed", "load_semantic_ids", "needs_embeddings", "tokenize", "tokenizer_name", "write_codes"]
-
-REPORT, PICTURE = "quality.json", "quality.png"
 
 
 def tokenize(
@@ -38,7 +35,7 @@ def tokenize(
     embeddings: str | None = None,
     collaborative: str | None = None,
 ) -> StageResult:
-    """Make a tokenizer artefact: fitted state, semantic IDs, `quality.json` and `quality.png`.
+    """Make a tokenizer artefact: fitted state, semantic IDs, their quality report.
 
     Args:
         folder: the run.
@@ -173,13 +170,13 @@ def _write(
     else:
         assert isinstance(tokenizer, ImportingTokenizer), f"{type(tokenizer).__name__} neither learns nor imports"
         quantized = Quantized(*tokenizer.codes(dataset, run))
-    write_codes(writer, tokenizer, dataset.catalog, quantized, facts)
+    write_codes(writer, tokenizer, dataset, quantized, facts)
 
 
 def write_codes(
     writer: ArtifactWriter,
     tokenizer: Tokenizer,
-    catalog: Catalog,
+    dataset: Dataset,
     quantized: Quantized,
     facts: Json,
     extends: SemanticIds | None = None,
@@ -189,22 +186,20 @@ def write_codes(
     Args:
         writer: of a tokenizer artefact.
         tokenizer: fitted, or importing.
-        catalog: the items.
-        quantized: their codes.
+        dataset: the items, and what users did with them.
+        quantized: codes of the items.
         facts: what the vectors say about the codes.
         extends: earlier semantic IDs of the catalogue's first items; these keep their codes.
     """
     policy: Any = tokenizer.config.collisions
+    catalog = dataset.catalog
     settled = settle_codes(policy, quantized, extends)
     ids = as_semantic_ids(settled, catalog.digest, extends)
     if extends is not None:
         ids.check_extends(extends, catalog)
     tokenizer.save(writer.path)
     ids.save(writer.path, catalog)
-    report = quality_report(quantized, settled, policy.kind) | facts
-    (writer.path / REPORT).write_text(json.dumps(report, indent=1, ensure_ascii=False), encoding="utf-8")
-    draw_quality(writer.path / PICTURE, settled.codes, settled.sizes, report["before"], report["after"])
-    writer.summary.update(quality_summary(report))
+    writer.summary.update(write_quality(writer.path, quantized, settled, policy.kind, dataset, facts))
 
 
 def _learned(
@@ -228,7 +223,6 @@ def assessed(
     """The codes of a fitted tokenizer, and what the vectors float32[N, D] say about them."""
     with run.progress("encode items", None) as advance:
         quantized = tokenizer.quantized(vectors)
-        rebuilt = tokenizer.reconstruct(quantized.codes)
-        facts = vector_quality(vectors, tokenizer.compared(vectors), rebuilt, catalog.ids)
+        facts = vector_quality(tokenizer, vectors, quantized.codes, catalog.ids)
         advance()
     return quantized, facts

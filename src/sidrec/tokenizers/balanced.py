@@ -4,12 +4,13 @@ The size-constrained k-means that LETTER (2024, arXiv:2405.07314) initialises co
 codes with, there by a min-cost flow (package `k-means-constrained`). Here the assignment is an auction
 (Bertsekas, 1988, The auction algorithm): every code has a price, crowded codes raise theirs until enough points prefer
 another code, empty ones lower theirs until enough points come. Each round serves all such codes at
-once, and touches only their points. The sum of distances is within N·ε of the least possible unless
-the rounds run out; then the rest is settled greedily, so the bounds hold always. Left out: the exact optimum.
+once, and touches only their points. The sum of distances comes within a per cent of the least possible; where
+the rounds run out, the rest is settled greedily, so the bounds hold always. Left out: the exact optimum.
 """
 
 import math
 from collections.abc import Callable
+from functools import cached_property
 
 import numpy as np
 import torch
@@ -23,11 +24,11 @@ from sidrec.types import FloatArray, IntArray
 
 __all__ = ["balanced_codes", "balanced_kmeans", "size_bounds"]
 
-PRECISION = 1e-4
+PRECISION = 1e-3
 """ε of the first round as a share of how much farther a code is on average than the nearest."""
-GROWTH = 1.02
+GROWTH = 1.1
 """Growth of ε a round, so that codes that outbid each other over the same points come to an end."""
-ROUNDS = 500
+ROUNDS = 200
 """Rounds of the auction at most, in each direction."""
 
 
@@ -61,15 +62,7 @@ def balanced_codes(distances_NK: Tensor, min_size: int, max_size: int) -> Tensor
     >>> balanced_codes(torch.tensor([[0.0, 5.0], [0.0, 1.0], [0.0, 2.0]]), 1, 2).tolist()
     [0, 1, 0]
     """
-    num_points, num_codes = distances_NK.shape
-    if not num_codes * min_size <= num_points <= num_codes * max_size:
-        raise DataError(
-            f"{num_points} points cannot be shared out to {num_codes} codes with {min_size} to {max_size} points each",
-            expected=f"between {num_codes * min_size} and {num_codes * max_size} points",
-            next="ask size_bounds for bounds that fit",
-        )
-    auction = _Auction(distances_NK.detach().cpu().numpy().astype(np.float32, copy=False), min_size, max_size)
-    return torch.from_numpy(auction.run()).to(distances_NK.device)
+    return _assigned(distances_NK, min_size, max_size)[0]
 
 
 def balanced_kmeans(
@@ -105,16 +98,31 @@ def balanced_kmeans(
     """
     centres_KD = kmeans(points_ND, size, iterations=iterations, seed=seed)
     centres_KD = centres_KD[torch.arange(size, device=points_ND.device) % len(centres_KD)]
-    codes_N = balanced_codes(squared_distances(points_ND, centres_KD), min_size, max_size)
+    codes_N, prices_K = _assigned(squared_distances(points_ND, centres_KD), min_size, max_size)
     for step in range(iterations):
         if step:
-            before_N = codes_N
-            codes_N = balanced_codes(squared_distances(points_ND, centres_KD), min_size, max_size)
+            before_N, distances_NK = codes_N, squared_distances(points_ND, centres_KD)
+            codes_N, prices_K = _assigned(distances_NK, min_size, max_size, prices_K)
             if torch.equal(before_N, codes_N):
                 break
         centres_KD = cluster_means(points_ND, codes_N, centres_KD)
         advance()
     return centres_KD, codes_N
+
+
+def _assigned(
+    distances_NK: Tensor, min_size: int, max_size: int, prices_K: FloatArray | None = None
+) -> tuple[Tensor, FloatArray]:
+    """Balanced codes int64[N] and the prices that they end with, beginning with those of a similar problem."""
+    num_points, num_codes = distances_NK.shape
+    if not num_codes * min_size <= num_points <= num_codes * max_size:
+        raise DataError(
+            f"{num_points} points cannot be shared out to {num_codes} codes with {min_size} to {max_size} points each",
+            expected=f"between {num_codes * min_size} and {num_codes * max_size} points",
+            next="ask size_bounds for bounds that fit",
+        )
+    auction = _Auction(distances_NK.detach().cpu().numpy().astype(np.float32, copy=False), min_size, max_size, prices_K)
+    return torch.from_numpy(auction.run()).to(distances_NK.device), auction.prices_K
 
 
 class _Auction:
@@ -124,13 +132,18 @@ class _Auction:
     conditions for the least sum of distances, up to ε.
     """
 
-    def __init__(self, distances_NK: FloatArray, min_size: int, max_size: int) -> None:
+    def __init__(
+        self, distances_NK: FloatArray, min_size: int, max_size: int, prices_K: FloatArray | None = None
+    ) -> None:
         self.distances_NK, self.min_size, self.max_size = distances_NK, min_size, max_size
         self.codes_N = distances_NK.argmin(axis=1)
         self.prices_K = np.zeros(distances_NK.shape[1], np.float32)
         spread = float(distances_NK.mean(dtype=np.float64) - self._own().mean(dtype=np.float64))
         resolution = 1e-6 * float(np.abs(distances_NK).max())
         self.epsilon = max(PRECISION * spread, resolution, float(np.finfo(np.float32).tiny))
+        if prices_K is not None and prices_K.any():
+            self.prices_K = prices_K.copy()
+            self.codes_N = (distances_NK + prices_K).argmin(axis=1)
 
     def run(self) -> IntArray:
         """Codes int64[N] within the bounds."""
@@ -152,12 +165,16 @@ class _Auction:
         return self.distances_NK[np.arange(len(self.codes_N)), self.codes_N] + self.prices_K[self.codes_N]
 
     def _shed(self, epsilon: float) -> bool:
-        """Overfull codes raise their price until only as many points as fit still want them."""
+        """Codes with too many points raise their price until only as many as fit still want them.
+
+        Below zero a price rises for every point beyond the fewest, but not above zero for it.
+        """
         counts_K = self._counts()
-        over_E = np.flatnonzero(counts_K > self.max_size)
+        limit_K = np.where(self.prices_K < 0, self.min_size, self.max_size)
+        over_E = np.flatnonzero(counts_K > limit_K)
         if not len(over_E):
             return False
-        rows_M = np.flatnonzero(counts_K[self.codes_N] > self.max_size)
+        rows_M = np.flatnonzero((counts_K > limit_K)[self.codes_N])
         every_M, mine_M = np.arange(len(rows_M)), self.codes_N[rows_M]
         cost_MK = self.distances_NK[rows_M] + self.prices_K
         own_M = cost_MK[every_M, mine_M]
@@ -166,31 +183,35 @@ class _Auction:
         loss_M = cost_MK[every_M, other_M] - own_M
         # Cluster by cluster, those first that lose least by leaving.
         order_M = np.lexsort((loss_M, mine_M))
-        counts_E = counts_K[over_E]
-        start_E, excess_E = np.cumsum(counts_E) - counts_E, counts_E - self.max_size
-        rank_M = every_M - np.repeat(start_E, counts_E)
-        leave = order_M[rank_M < np.repeat(excess_E, counts_E)]
+        counts_E, price_E = counts_K[over_E], self.prices_K[over_E]
+        start_E, excess_E = np.cumsum(counts_E) - counts_E, counts_E - limit_K[over_E]
         # The price may rise until the first of those that stay would rather leave, too.
-        self.prices_K[over_E] += np.maximum(loss_M[order_M[start_E + excess_E]], 0) + epsilon
+        rise_E = np.maximum(loss_M[order_M[start_E + excess_E]], 0) + np.float32(epsilon)
+        rise_E = np.where(price_E < 0, np.minimum(rise_E, -price_E), rise_E)
+        rank_M = every_M - np.repeat(start_E, counts_E)
+        leave = order_M[(rank_M < np.repeat(excess_E, counts_E)) & (loss_M[order_M] <= np.repeat(rise_E, counts_E))]
+        self.prices_K[over_E] = price_E + rise_E
         self.codes_N[rows_M[leave]] = other_M[leave]
         return True
 
     def _attract(self, epsilon: float) -> bool:
-        """Codes with too few points, or with a price and room, lower their price until as many come as are missing."""
+        """Codes with too few points lower their price until as many come as are missing.
+
+        Above zero a price falls for every point that there is room for, but not below zero for it.
+        """
         counts_K = self._counts()
         missing_K = np.where(self.prices_K > 0, self.max_size, self.min_size) - counts_K
         short_E = np.flatnonzero(missing_K > 0)
         if not len(short_E):
             return False
-        gaps_EN = self.distances_NK.T[short_E] + self.prices_K[short_E, None] - self._own()
+        gaps_EN = self._columns_KN[short_E]
+        gaps_EN += self.prices_K[short_E, None]
+        gaps_EN -= self._own()
         gaps_EN[self.codes_N == short_E[:, None]] = np.inf
         points, codes, gains = [], [], []
         for code, gap_N in zip(short_E, gaps_EN, strict=True):
-            come, cut = _cheapest(gap_N, int(missing_K[code]), epsilon)
-            if self.prices_K[code] > 0:
-                # Down to zero a price falls for free; below, only for the points that are missing.
-                cut = min(cut, self.prices_K[code])
-                come = come[gap_N[come] <= cut]
+            most = self.prices_K[code] if self.prices_K[code] > 0 else np.inf
+            come, cut = _cheapest(gap_N, int(missing_K[code]), most, epsilon)
             self.prices_K[code] -= cut
             points.append(come)
             codes.append(np.full(len(come), code))
@@ -201,6 +222,10 @@ class _Auction:
         chosen = order[first_of_each(point[order])]
         self.codes_N[point[chosen]] = code[chosen]
         return True
+
+    @cached_property
+    def _columns_KN(self) -> FloatArray:
+        return np.ascontiguousarray(self.distances_NK.T)
 
     def _force(self) -> None:
         """Keep the bounds even where the rounds ran out: one point after the other, the cheapest moves first."""
@@ -226,7 +251,10 @@ class _Auction:
         self.codes_N[row] = code
 
 
-def _cheapest(gap_N: FloatArray, missing: int, epsilon: float) -> tuple[IntArray, float]:
-    """Points of the smallest gaps, and by how much the price falls: until the next one would come, too."""
-    order = np.argpartition(gap_N, missing)
-    return order[:missing], float(gap_N[order[missing]]) + epsilon
+def _cheapest(gap_N: FloatArray, missing: int, most: float, epsilon: float) -> tuple[IntArray, float]:
+    """The points that come and by how much the price falls: until the next one would come, too, but by `most`."""
+    near = np.flatnonzero(gap_N <= most)
+    if len(near) > missing:
+        order = near[np.argpartition(gap_N[near], missing)]
+        return order[:missing], min(most, float(gap_N[order[missing]]) + epsilon)
+    return near, most

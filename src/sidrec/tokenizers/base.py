@@ -13,7 +13,7 @@ from sidrec.data.dataset import Dataset
 from sidrec.embeddings.base import ItemEmbeddings
 from sidrec.errors import ArtifactError, DataError
 from sidrec.registry import REGISTRY, load_class
-from sidrec.tokenizers.collisions import as_semantic_ids, settle_codes
+from sidrec.tokenizers.collisions import as_semantic_ids, settle_new
 from sidrec.tokenizers.placement import Quantized
 from sidrec.tokenizers.semantic_ids import SemanticIds
 from sidrec.types import FloatArray, IntArray, Json, Metric
@@ -161,7 +161,8 @@ class VectorTokenizer(Tokenizer):
         """
         if extends is not None:
             _check_extension(extends, embeddings, catalog)
-        settled = settle_codes(self.config.collisions, self.quantized(embeddings.vectors), extends)
+        new = embeddings.vectors if extends is None else embeddings.vectors[len(extends) :]
+        settled = settle_new(self.config.collisions, self.quantized(new), extends)
         return as_semantic_ids(settled, embeddings.catalog_digest, extends)
 
     @classmethod

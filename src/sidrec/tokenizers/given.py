@@ -16,7 +16,7 @@ from sidrec.data.catalog import Catalog
 from sidrec.data.columns import Columns
 from sidrec.data.dataset import Dataset
 from sidrec.data.files import existing
-from sidrec.data.index import read_index
+from sidrec.data.index import read_codes, read_item_map
 from sidrec.data.raw import CODES
 from sidrec.errors import DataError
 from sidrec.registry import load_class
@@ -34,9 +34,11 @@ class Given(ImportingTokenizer):
 
         kind: Literal["given"] = "given"
         collisions: Annotated[SerializeAsAny[Config], slot("collision")] = "keep"  # type: ignore[assignment]  # As in the base.
-        """What happens to items with equal codes: keep or append_level."""
+        """What happens to items with equal codes: keep, append_level or hashed_round_robin."""
         path: str = ""
-        """The index file; empty means the codes that came with the dataset."""
+        """An index file, or an info file of MiniOneRec (.txt); empty means the codes that came with the dataset."""
+        item_map: str = ""
+        """LC-Rec's map of item ids to numbers (.item2id), if the file names items by number and the catalogue by id."""
         sizes: tuple[int, ...] = ()
         """Codes in each level; empty means up to the highest code that occurs."""
 
@@ -44,13 +46,15 @@ class Given(ImportingTokenizer):
         @classmethod
         def _works_without_vectors(cls, value: Any) -> Any:
             if load_class("collision", value.kind).needs_vectors:
-                raise ValueError("imported codes have no vectors to compare; use keep or append_level")
+                raise ValueError(
+                    "imported codes have no vectors to compare; use keep, append_level or hashed_round_robin"
+                )
             return value
 
     def sources(self) -> dict[str, str]:
-        """The digest of the index file, if there is one."""
-        path = self.config.path
-        return {"index": file_digest(_existing(path))} if path else {}
+        """The digests of the index file and of the item map, if there are any."""
+        files = {"index": self.config.path, "item map": self.config.item_map}
+        return {role: file_digest(_existing(path)) for role, path in files.items() if path}
 
     def codes(self, dataset: Dataset, run: RunSettings = RunSettings()) -> tuple[IntArray, tuple[int, ...]]:
         """Codes int32[N, L] of the dataset's items as they were given, and the sizes of the levels.
@@ -59,7 +63,7 @@ class Given(ImportingTokenizer):
             DataError: there are none, they do not fit the catalogue, or a token is malformed.
         """
         if self.config.path:
-            codes, where = _from_file(_existing(self.config.path), dataset.catalog), self.config.path
+            codes, where = self._from_file(dataset.catalog), self.config.path
         elif dataset.given_codes is not None:
             codes, where = dataset.given_codes.astype(np.int32), "codes that came with the dataset"
         else:
@@ -72,22 +76,37 @@ class Given(ImportingTokenizer):
             raise DataError(f"{len(codes)} items have codes, the catalogue has {len(dataset.catalog)}", where=where)
         return codes, _sizes(codes, self.config.sizes, where)
 
-
-def _from_file(path: Path, catalog: Catalog) -> IntArray:
-    """Codes int32[N, L] of an index file, in catalogue order."""
-    index = read_index(path)
-    _check_items(index[Columns.ITEM].to_list(), catalog, path)
-    codes = np.array(index[CODES].to_list(), dtype=np.int32)
-    ordered = np.empty_like(codes)
-    ordered[catalog.rows(index[Columns.ITEM])] = codes
-    return ordered
+    def _from_file(self, catalog: Catalog) -> IntArray:
+        """Codes int32[N, L] of the index file, in catalogue order."""
+        path = _existing(self.config.path)
+        index = read_codes(path)
+        items = index[Columns.ITEM].to_list()
+        if self.config.item_map:
+            items = _mapped(items, _existing(self.config.item_map), path)
+        _check_items(items, catalog, path)
+        codes = np.array(index[CODES].to_list(), dtype=np.int32)
+        ordered = np.empty_like(codes)
+        ordered[catalog.rows(items)] = codes
+        return ordered
 
 
 def _existing(path: str) -> Path:
     found = existing(Path(path))
     if found is None:
-        raise DataError("there is no such index file", where=path, next="check tokenizer.path")
+        raise DataError("there is no such index file", where=path, next="check tokenizer.path and tokenizer.item_map")
     return found
+
+
+def _mapped(numbers: Sequence[str], item_map: Path, path: Path) -> list[str]:
+    item_of = read_item_map(item_map)
+    unknown = [number for number in numbers if number not in item_of]
+    if unknown:
+        raise DataError(
+            f"{len(unknown)} items of the index have no line in the item map, the first is '{unknown[0]}'",
+            where=f"{path}, {item_map}",
+            next="check that the files belong together",
+        )
+    return [item_of[number] for number in numbers]
 
 
 def _check_items(items: Sequence[str], catalog: Catalog, path: Path) -> None:

@@ -1,8 +1,8 @@
 """Lloyd's k-means in torch, on the CPU or a GPU, the same bits for the same seed.
 
 Assignment is one matrix product a chunk, the update adds rows into their clusters, starts are
-greedy k-means++ on a small sample. Left out: several restarts and balanced clusters; at equal time,
-more iterations from one good start reach a lower error.
+greedy k-means++ on a small sample, which grows to all points while k-means runs. Left out: several restarts;
+at equal time, more iterations from one good start reach a lower error. Balanced clusters are in `balanced`.
 """
 
 import math
@@ -45,21 +45,31 @@ def kmeans(
     if len(distinct_KD) <= size:
         return distinct_KD
     generator = torch.Generator().manual_seed(seed)
-    if len(points_ND) > sample:
+    seeding = SEEDING_POINTS * size
+    if len(points_ND) > min(sample, seeding):
+        # In random order, so that its first rows are a sample of the sample.
         points_ND = points_ND[_draw(len(points_ND), sample, generator).to(points_ND.device)]
-    seeding_MD = points_ND
-    if len(points_ND) > SEEDING_POINTS * size:
-        seeding_MD = points_ND[_draw(len(points_ND), SEEDING_POINTS * size, generator).to(points_ND.device)]
-    centres_KD = _plus_plus(seeding_MD, size, generator)
-    before: Tensor | None = None
-    for _ in range(iterations):
-        codes_N, distances_N = nearest_codes(points_ND, centres_KD)
-        if before is not None and torch.equal(before, codes_N):
+    centres_KD = _plus_plus(points_ND[:seeding], size, generator)
+    before_N: Tensor | None = None
+    for step in range(iterations):
+        part_MD = points_ND[: _num_looked_at(step, iterations, len(points_ND), seeding)]
+        codes_M, distances_M = nearest_codes(part_MD, centres_KD)
+        if before_N is not None and torch.equal(before_N, codes_M):
             break
-        centres_KD = _updated(points_ND, codes_N, distances_N, centres_KD)
-        before = codes_N
+        centres_KD = _updated(part_MD, codes_M, distances_M, centres_KD)
+        before_N = codes_M if len(part_MD) == len(points_ND) else None
         advance()
     return centres_KD
+
+
+def _num_looked_at(step: int, iterations: int, num_points: int, seeding: int) -> int:
+    """Points that a step looks at: in its first half k-means goes from those that seeded it to all, doubling.
+
+    Early steps move centres far, and a part of the points knows where to as well as all of them.
+    """
+    doublings = max(0, (num_points // seeding).bit_length() - 1)
+    left = max(0, doublings - 2 * doublings * step // iterations)
+    return num_points if left == 0 else max(seeding, num_points >> left)
 
 
 def distinct_rows(points_ND: Tensor, limit: int) -> Tensor:
@@ -79,21 +89,24 @@ def distinct_rows(points_ND: Tensor, limit: int) -> Tensor:
 
 
 def _draw(total: int, count: int, generator: torch.Generator) -> Tensor:
-    """`count` of `total` positions in ascending order, drawn without replacement."""
-    return torch.randperm(total, generator=generator)[:count].sort().values
+    """`count` of `total` positions, drawn without replacement."""
+    return torch.randperm(total, generator=generator)[:count]
 
 
 def _plus_plus(points_MD: Tensor, size: int, generator: torch.Generator) -> Tensor:
     """Greedy k-means++ (Arthur and Vassilvitskii, 2007): of a few draws by squared distance keep the best."""
     trials = 2 + int(math.log(size))
     draws_KT = torch.rand(size, trials, generator=generator, dtype=torch.float64).to(points_MD.device)
+    norms_M1 = points_MD.square().sum(1, keepdim=True)
     first = int(draws_KT[0, 0] * len(points_MD))
     chosen = [torch.tensor(first, device=points_MD.device)]
     nearest_M = squared_distances(points_MD, points_MD[first : first + 1])[:, 0]
     for draws_T in draws_KT[1:]:
         mass_M = nearest_M.double().cumsum(0)
         picks_T = torch.searchsorted(mass_M, draws_T * mass_M[-1]).clamp_max_(len(points_MD) - 1)
-        candidates_MT = torch.minimum(squared_distances(points_MD, points_MD[picks_T]), nearest_M[:, None])
+        norms_MT = norms_M1 + norms_M1[picks_T].T
+        distances_MT = torch.addmm(norms_MT, points_MD, points_MD[picks_T].T, alpha=-2).clamp_min_(0)
+        candidates_MT = torch.minimum(distances_MT, nearest_M[:, None])
         best = candidates_MT.sum(0).argmin()
         nearest_M = candidates_MT[:, best]
         chosen.append(picks_T[best])

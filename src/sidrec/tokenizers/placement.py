@@ -1,21 +1,28 @@
 """Moving colliding items to the nearest free codes: assignment inside a prefix, a walk when it is full.
 
-Pure arithmetic on codes, latent points and codebooks. Which items collide, and what a policy makes
-of it, is decided in `collisions`.
+Pure arithmetic on codes, latent points and codebooks. Items with equal codes or prefixes are found in
+prefix trees, one of the items to settle and one of those that have their codes already. What a policy
+makes of collisions is decided in `collisions` and `reassignment`.
 """
 
 import math
-from collections import Counter
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from functools import cached_property
 
 import numpy as np
 from scipy.optimize import linear_sum_assignment
 
+from sidrec.decoding.trie import ItemTrie
 from sidrec.errors import DataError
 from sidrec.types import BoolArray, FloatArray, IntArray, Metric
 
 __all__ = ["Quantized", "first_of_each", "place_nearest"]
+
+BLOCK = 1024
+"""Items whose distances are computed together, at least."""
+ROOM_LIMIT = 2**62
+"""More free codes than these are counted as these."""
 
 
 @dataclass(frozen=True)
@@ -27,41 +34,59 @@ class Quantized:
         sizes: codes in each level.
         latents: float32[N, D], the points that were quantised; None for imported codes.
         codebooks: for each level float32[K, D]; residuals of a level are latents minus earlier codes.
-        fixed: int32[M, L'], final codes of the first M items, which had theirs before.
-        fixed_sizes: sizes of the L' levels of `fixed`.
         metric: what makes a code the nearest.
+        taken: the final codes of other items, which had theirs before; with the level that the policy adds.
     """
 
     codes: IntArray
     sizes: tuple[int, ...]
     latents: FloatArray | None = None
     codebooks: Sequence[FloatArray] = field(default_factory=list)
-    fixed: IntArray | None = None
-    fixed_sizes: tuple[int, ...] = ()
     metric: Metric = "l2"
+    taken: ItemTrie | None = None
 
-    @property
-    def num_fixed(self) -> int:
-        """M, items that keep their codes."""
-        return 0 if self.fixed is None else len(self.fixed)
+    @cached_property
+    def index(self) -> ItemTrie:
+        """The items in order of their codes."""
+        return ItemTrie.build(self.codes, self.sizes)
 
-    def joined(self) -> IntArray:
-        """A copy of the codes with those of the fixed items in place."""
-        codes = self.codes.copy()
-        if self.fixed is not None:
-            codes[: len(self.fixed)] = self.fixed
-        return codes
+    @cached_property
+    def is_crowded(self) -> BoolArray:
+        """For each node of `index` at depth L-1 whether it has more items, taken ones counted, than its level codes."""
+        depth = len(self.sizes) - 1
+        bounds = self.index.node_items[depth]
+        held = self.num_taken(self.codes[self.index.rows[bounds[:-1]], :depth])
+        return np.diff(bounds) + held > self.sizes[-1]
 
-    def points(self) -> FloatArray:
-        """The latent points; only policies that need vectors may ask."""
+    @cached_property
+    def num_copies(self) -> int | None:
+        """Items with the very latents of an earlier one, which no code of a vector tells apart; None if not known."""
+        if self.latents is None:
+            return None
+        shared = np.repeat(counts := np.diff(self.index.item_ptr), counts) > 1
+        # Adding zero gives -0.0 and 0.0 the same bytes.
+        points = np.ascontiguousarray(self.latents[self.index.rows[shared]] + 0.0)
+        rows_of_bytes = points.view(np.dtype((np.void, points.itemsize * points.shape[1])))
+        return len(points) - len(np.unique(rows_of_bytes))
+
+    def behind(self, count: int) -> "Quantized":
+        """Those of the items from row `count` on."""
+        latents = None if self.latents is None else self.latents[count:]
+        return replace(self, codes=self.codes[count:], latents=latents)
+
+    def num_taken(self, paths: IntArray) -> IntArray:
+        """int64[M], items that have their codes already behind each prefix int[M, D]."""
+        if self.taken is None:
+            return np.zeros(len(paths), np.int64)
+        nodes, items = self.taken.nodes_of(paths), self.taken.node_items[paths.shape[1]]
+        return np.where(nodes < 0, 0, items[nodes + 1] - items[nodes])
+
+    def residuals(self, rows: IntArray) -> FloatArray:
+        """float64[M, D], what the last level quantises of these items."""
         assert self.latents is not None, "a policy that needs vectors was given none"
-        return self.latents
-
-    def last_residuals(self) -> FloatArray:
-        """float32[N, D], what the last level quantises, for the codes of the vectors themselves."""
-        residuals = self.points().copy()
+        residuals = self.latents[rows].astype(np.float64)
         for level, codebook in enumerate(self.codebooks[:-1]):
-            residuals -= codebook[self.codes[:, level]]
+            residuals -= codebook[self.codes[rows, level]]
         return residuals
 
 
@@ -73,77 +98,184 @@ def first_of_each(ordered: IntArray) -> BoolArray:
 def place_nearest(codes: IntArray, quantized: Quantized) -> int:
     """Make `codes` unique in place, moving as few items as possible; returns how many left their prefix.
 
+    Args:
+        codes: int32[N, L] of the items, which may differ from those of `quantized` in the last level.
+        quantized: what is known of them.
+
     Raises:
         DataError: there are more items than codes.
     """
-    if len(codes) > math.prod(quantized.sizes):
+    _check_room(len(codes), quantized)
+    index = ItemTrie.build(codes, quantized.sizes)
+    stays = _staying(codes, index, quantized)
+    if stays.all():
+        return 0
+    leaving: list[IntArray] = []
+    for block in _blocks(_crowds(codes, index, stays, quantized)):
+        costs = _costs(quantized, np.concatenate([movers for movers, _ in block]))
+        for movers, free in block:
+            own, costs = costs[: len(movers)], costs[len(movers) :]
+            placed, chosen = _assigned(own[:, free])
+            codes[movers[placed], -1] = free[chosen]
+            leaving.append(np.delete(movers, placed))
+    rows = np.sort(np.concatenate(leaving))
+    if len(rows):
+        _send_on(codes, rows, quantized)
+    return len(rows)
+
+
+def _check_room(num_items: int, quantized: Quantized) -> None:
+    held = 0 if quantized.taken is None else len(quantized.taken.rows)
+    if held + num_items > math.prod(quantized.sizes):
         raise DataError(
-            f"{len(codes)} items cannot have different codes: there are only {math.prod(quantized.sizes)}",
+            f"{held + num_items} items cannot have different codes: there are only {math.prod(quantized.sizes)}",
             where=f"codes in each level: {quantized.sizes}",
             expected="more levels, larger codebooks or the policy 'append_level'",
             next="raise tokenizer.levels; small codebooks also mean that many items have equal vectors",
         )
-    residuals = quantized.last_residuals()
-    distances = np.square(residuals - quantized.codebooks[-1][codes[:, -1]]).sum(axis=1)
-    overflow: list[int] = []
-    for movers, free in _crowded_prefixes(codes, distances, quantized):
-        cost = _distances(residuals[movers], quantized.codebooks[-1][free])
-        # Of a hopeless crowd only the nearest compete for the free codes; the rest must leave anyway.
-        contenders = np.sort(np.argsort(cost.min(axis=1, initial=np.inf), kind="stable")[: 16 * len(free)])
-        rows, columns = linear_sum_assignment(cost[contenders])
-        codes[movers[contenders[rows]], -1] = free[columns]
-        overflow.extend(np.delete(movers, contenders[rows]).tolist())
-    if overflow:
-        _send_on(codes, sorted(overflow), quantized)
-    return len(overflow)
 
 
-def _crowded_prefixes(
-    codes: IntArray, distances: FloatArray, quantized: Quantized
-) -> Iterator[tuple[IntArray, IntArray]]:
-    """For each prefix with collisions the rows that must move and the free codes of its last level.
+def _staying(codes: IntArray, index: ItemTrie, quantized: Quantized) -> BoolArray:
+    """bool[N], the one item behind each code that keeps it: the nearest, the first row among equals.
 
-    Old items stay; of the others behind one code the nearest stays, the first row among equals.
+    Nobody keeps a code that was taken before.
     """
-    group = np.unique(codes, axis=0, return_inverse=True)[1].reshape(-1)
-    is_new = np.arange(len(codes)) >= quantized.num_fixed
-    order = np.lexsort((np.arange(len(codes)), distances, is_new, group))
-    stays = np.empty(len(codes), np.bool_)
-    stays[order] = first_of_each(group[order])
-    stays |= ~is_new
-    if stays.all():
-        return
-    prefix = np.unique(codes[:, :-1], axis=0, return_inverse=True)[1].reshape(-1)
-    by_prefix = np.argsort(prefix, kind="stable")
-    crowds = np.split(by_prefix, np.flatnonzero(first_of_each(prefix[by_prefix]))[1:])
-    for rows in crowds:
-        movers = rows[~stays[rows]]
-        if len(movers):
-            yield movers, np.setdiff1d(np.arange(quantized.sizes[-1]), codes[rows[stays[rows]], -1])
+    stays = np.ones(len(codes), np.bool_)
+    counts = np.diff(index.item_ptr)
+    leaf = np.repeat(np.arange(len(counts)), counts)
+    is_held = quantized.num_taken(codes[index.rows[index.item_ptr[:-1]]]) > 0
+    stays[index.rows[is_held[leaf]]] = False
+    shared = counts[leaf] > 1
+    rows, leaf = index.rows[shared], leaf[shared]
+    distances = _paired(quantized.residuals(rows), quantized.codebooks[-1][codes[rows, -1]], quantized.metric)
+    order = np.lexsort((distances, leaf))
+    stays[rows[order[~first_of_each(leaf[order])]]] = False
+    return stays
 
 
-def _distances(points: FloatArray, codebook: FloatArray) -> FloatArray:
-    partial = np.square(codebook).sum(axis=1) - 2 * points @ codebook.T
-    return np.maximum(partial + np.square(points).sum(axis=1, keepdims=True), 0)
+def _crowds(
+    codes: IntArray, index: ItemTrie, stays: BoolArray, quantized: Quantized
+) -> Iterator[tuple[IntArray, IntArray]]:
+    """For each prefix with items that must move these rows, and the free codes of its last level."""
+    depth = len(quantized.sizes) - 1
+    moving = np.flatnonzero(~stays[index.rows])
+    nodes, starts = np.unique(index.nodes_at(depth, moving), return_index=True)
+    bounds = index.node_items[depth]
+    paths = codes[index.rows[bounds[nodes]], :depth]
+    taken = quantized.taken
+    held = np.full(len(nodes), -1) if taken is None else taken.nodes_of(paths)
+    # `codes` changes while this runs, but only for items that move.
+    for node, old, movers in zip(nodes, held, np.split(index.rows[moving], starts[1:]), strict=True):
+        is_free = np.ones(quantized.sizes[-1], np.bool_)
+        members = index.rows[bounds[node] : bounds[node + 1]]
+        is_free[codes[members[stays[members]], -1]] = False
+        if taken is not None and old >= 0:
+            first, last = taken.child_ptr[depth][old : old + 2]
+            is_free[taken.codes[depth][first:last]] = False
+        yield np.sort(movers), np.flatnonzero(is_free)
 
 
-def _send_on(codes: IntArray, rows: Sequence[int], quantized: Quantized) -> None:
-    """Give items whose prefix is full the nearest codes with room, keeping as many levels as possible."""
-    sizes, num_levels = quantized.sizes, len(quantized.sizes)
-    leaving = set(rows)
-    settled = [tuple(code) for row, code in enumerate(codes.tolist()) if row not in leaving]
-    taken = Counter(code[:depth] for code in settled for depth in range(num_levels + 1))
-    room = [math.prod(sizes[depth:]) for depth in range(num_levels + 1)]
-    points = quantized.points()
+def _blocks(crowds: Iterable[tuple[IntArray, IntArray]]) -> Iterator[list[tuple[IntArray, IntArray]]]:
+    """Crowds in blocks of many items, whose distances are one matrix product."""
+    block: list[tuple[IntArray, IntArray]] = []
+    count = 0
+    for crowd in crowds:
+        block.append(crowd)
+        count += len(crowd[0])
+        if count >= BLOCK:
+            yield block
+            block, count = [], 0
+    if block:
+        yield block
+
+
+def _costs(quantized: Quantized, rows: IntArray) -> FloatArray:
+    """float64[M, K], distances of items to the codes of the last level."""
+    import torch
+
+    from sidrec.tokenizers.residual import distances
+
+    points, codebook = quantized.residuals(rows), quantized.codebooks[-1].astype(np.float64)
+    return distances(torch.from_numpy(points), torch.from_numpy(codebook), quantized.metric).numpy()
+
+
+def _assigned(costs: FloatArray) -> tuple[IntArray, IntArray]:
+    """The cheapest assignment of as many items as can be: items and the columns they get."""
+    num_free = costs.shape[1]
+    if len(costs) == 1 and num_free:
+        return np.zeros(1, np.int64), costs.argmin(axis=1)
+    if len(costs) <= num_free or not num_free:
+        return linear_sum_assignment(costs)
+    # Of a crowd only the cheapest items of a column can get it: if a dearer one had it, one of these would be left.
+    contenders = np.unique(np.argpartition(costs, num_free - 1, axis=0)[:num_free])
+    items, columns = linear_sum_assignment(costs[contenders])
+    return contenders[items], columns
+
+
+def _paired(points: FloatArray, chosen: FloatArray, metric: Metric) -> FloatArray:
+    """Distance of each point to the code beside it; equal rows get equal values, unlike those of a matrix product."""
+    if metric == "l2":
+        return np.square(points - chosen).sum(axis=-1)
+    similarity = (points * chosen).sum(axis=-1)
+    if metric == "cosine":
+        lengths = np.linalg.norm(points, axis=-1) * np.linalg.norm(chosen, axis=-1)
+        similarity = similarity / np.maximum(lengths, np.finfo(np.float32).tiny)
+    return -similarity
+
+
+def _send_on(codes: IntArray, rows: IntArray, quantized: Quantized) -> None:
+    """Give items whose prefix is full the nearest codes with room, changing as few levels as possible."""
+    others = np.delete(codes, rows, axis=0)
+    taken = quantized.taken
+    settled = ItemTrie.build(others, quantized.sizes) if taken is None else taken.extended(others)
+    room = _Room(settled)
+    assert quantized.latents is not None, "a policy that needs vectors was given none"
     for row in rows:
-        path = tuple(codes[row].tolist())
-        depth = next(d for d in range(num_levels - 1, -1, -1) if taken[path[:d]] < room[d])
-        path = path[:depth]
-        residual = points[row] - sum(quantized.codebooks[level][code] for level, code in enumerate(path))
-        while len(path) < num_levels:
-            level = len(path)
-            nearest = np.argsort(np.square(quantized.codebooks[level] - residual).sum(axis=1), kind="stable").tolist()
-            path = (*path, next(code for code in nearest if taken[(*path, code)] < room[level + 1]))
-            residual = residual - quantized.codebooks[level][path[-1]]
-        taken.update(path[:depth] for depth in range(num_levels + 1))
-        codes[row] = path
+        codes[row] = _walk(codes[row].tolist(), quantized.latents[row], quantized, room)
+
+
+def _walk(path: list[int], point: FloatArray, quantized: Quantized, room: "_Room") -> list[int]:
+    """The codes with room that share most levels with `path`; below these the nearest at every level."""
+    path = path[:-1]
+    while not room.behind(path).any():
+        path.pop()
+    residual = point.astype(np.float64)
+    for level, code in enumerate(path):
+        residual = residual - quantized.codebooks[level][code]
+    for codebook in quantized.codebooks[len(path) :]:
+        distances = _paired(residual, codebook, quantized.metric)
+        code = int(np.where(room.behind(path) > 0, distances, np.inf).argmin())
+        path.append(code)
+        residual = residual - codebook[code]
+    room.take(path)
+    return path
+
+
+class _Room:
+    """Free codes behind every prefix, counted where somebody asks.
+
+    Args:
+        settled: the items that have their codes, no two the same.
+    """
+
+    def __init__(self, settled: ItemTrie) -> None:
+        self._settled = settled
+        self._free: dict[tuple[int, ...], IntArray] = {}
+
+    def behind(self, path: Sequence[int]) -> IntArray:
+        """int64[K], free codes behind each child of a prefix."""
+        key = tuple(path)
+        if key not in self._free:
+            trie, depth = self._settled, len(path)
+            free = np.full(trie.sizes[depth], min(math.prod(trie.sizes[depth + 1 :]), ROOM_LIMIT), np.int64)
+            node = trie.nodes_of(np.asarray([key], np.int64).reshape(1, depth))[0]
+            if node >= 0:
+                first, last = trie.child_ptr[depth][node : node + 2]
+                free[trie.codes[depth][first:last]] -= np.diff(trie.node_items[depth + 1][first : last + 1])
+            self._free[key] = free
+        return self._free[key]
+
+    def take(self, path: Sequence[int]) -> None:
+        """Count a code as used."""
+        for depth, code in enumerate(path):
+            self.behind(path[:depth])[code] -= 1

@@ -1,6 +1,6 @@
-"""The picture of semantic IDs: usage of every level's codes, and how many items stand behind a code."""
+"""The picture of semantic IDs: usage of every level's codes, items behind a code, and what prefixes say."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,28 +13,32 @@ __all__ = ["draw_quality"]
 BAR, SECOND = "#33658a", "#f26419"
 
 
-def draw_quality(path: Path, codes_NL: IntArray, sizes: Sequence[int], before: Json, after: Json) -> None:
-    """Write a PNG: one panel a level (items a code, most used first) and one with items behind a code.
+def draw_quality(path: Path, codes_NL: IntArray, sizes: Sequence[int], report: Json) -> None:
+    """Write a PNG: a panel a level (items a code, most used first), items behind a code, and what prefixes say.
 
     Args:
         path: the file.
         codes_NL: final codes.
         sizes: codes in each level.
-        before: `code_quality` before collisions were settled.
-        after: the same afterwards.
+        report: `quality_report`; `purity` and `neighbours` are drawn if it has them.
     """
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
-    columns = min(len(sizes) + 1, 3)
-    rows = -(-(len(sizes) + 1) // columns)
+    before, after = report["before"], report["after"]
+    prefix_panels = [name for name in PREFIX_PANELS if report.get(name)]
+    panels = len(sizes) + 1 + len(prefix_panels)
+    columns = min(panels, 3)
+    rows = -(-panels // columns)
     figure = Figure(figsize=(4 * columns, 3 * rows), layout="constrained")
     canvas = FigureCanvasAgg(figure)
     axes: list[Any] = list(np.atleast_1d(figure.subplots(rows, columns)).reshape(-1))
     for level, (size, usage) in enumerate(zip(sizes, after["levels"], strict=True)):
         _draw_level(axes[level], np.bincount(codes_NL[:, level], minlength=size), level, usage)
     _draw_groups(axes[len(sizes)], before, after)
-    for unused in axes[len(sizes) + 1 :]:
+    for name, panel in zip(prefix_panels, axes[len(sizes) + 1 :], strict=False):
+        PREFIX_PANELS[name](panel, report[name])
+    for unused in axes[panels:]:
         unused.set_axis_off()
     # Without the version note the file depends on the data alone.
     canvas.print_png(path, metadata={"Software": None})
@@ -66,3 +70,31 @@ def _draw_groups(axes: Any, before: Json, after: Json) -> None:
     axes.set_xlabel("items behind a semantic ID")
     axes.set_ylabel("semantic IDs")
     axes.legend(frameon=False, fontsize=8)
+
+
+def _draw_purity(axes: Any, purity: Json) -> None:
+    depths = purity["depths"]
+    _draw_against_chance(axes, [at["purity"] for at in depths], [at["random"] for at in depths])
+    axes.set_title(f"purity against '{purity['field']}', {purity['labels']} labels", fontsize=9)
+    axes.set_ylabel("purity")
+
+
+def _draw_neighbours(axes: Any, neighbours: Json) -> None:
+    by_chance = neighbours["random"]["same_prefix"] if neighbours["random"] else []
+    _draw_against_chance(axes, neighbours["same_prefix"], by_chance)
+    axes.set_title(f"neighbours in sequences: code similarity {neighbours['code_similarity']:.3f}", fontsize=9)
+    axes.set_ylabel("pairs with the same first codes")
+
+
+def _draw_against_chance(axes: Any, found: Sequence[float], by_chance: Sequence[float]) -> None:
+    depths = np.arange(1, len(found) + 1)
+    axes.plot(depths, found, marker="o", color=BAR, label="these codes")
+    axes.plot(depths[: len(by_chance)], by_chance, marker="o", color=SECOND, linewidth=1, label="by chance")
+    axes.set_xticks(depths)
+    axes.set_xlabel("first codes")
+    axes.set_ylim(bottom=0)
+    axes.legend(frameon=False, fontsize=8)
+
+
+PREFIX_PANELS: dict[str, Callable[[Any, Json], None]] = {"purity": _draw_purity, "neighbours": _draw_neighbours}
+"""Entry of the report → what draws it."""

@@ -1,6 +1,8 @@
-"""The report on semantic IDs: do items share codes, are codes used evenly, what do codes forget.
+"""The report on semantic IDs: do items share codes, are codes used evenly, and the figures to look at first.
 
-Numbers only; the picture is drawn in `plots`. Nothing here knows how codebooks are learned.
+Numbers only: what the vectors say stands in `vector_quality`, what prefixes mean in `purity`, what to do about bad
+figures in `advice`; the picture is drawn in `plots`, the page written in `quality_page`. Nothing here knows how
+codebooks are learned.
 """
 
 from collections.abc import Sequence
@@ -10,20 +12,11 @@ import numpy as np
 from sidrec.data.statistics import gini
 from sidrec.tokenizers.collisions import Settled
 from sidrec.tokenizers.placement import Quantized
+from sidrec.tokenizers.prefixes import prefix_groups
+from sidrec.tokenizers.vector_quality import reconstruction_error
 from sidrec.types import FloatArray, IntArray, Json
 
-__all__ = [
-    "code_quality",
-    "duplicate_vectors",
-    "level_usage",
-    "quality_report",
-    "quality_summary",
-    "relative_error",
-    "vector_quality",
-]
-
-EXAMPLES = 5
-"""Groups of identical items that a report names."""
+__all__ = ["code_quality", "level_usage", "quality_report", "quality_summary", "relative_error"]
 
 
 def quality_report(quantized: Quantized, settled: Settled, policy: str) -> Json:
@@ -37,27 +30,18 @@ def quality_report(quantized: Quantized, settled: Settled, policy: str) -> Json:
     }
 
 
-def vector_quality(vectors: FloatArray, target: FloatArray, rebuilt: FloatArray, item_ids: Sequence[str]) -> Json:
-    """What the vectors say about the codes, for the same report.
+def quality_summary(report: Json) -> Json:
+    """The figures of a report that people look at first.
 
     Args:
-        vectors: float32[N, D] of the items.
-        target: float32[N, D'], what the tokenizer tries to give back.
-        rebuilt: float32[N, D'], what the codes give back.
-        item_ids: of the items.
+        report: `quality_report` with what else is known: `relative_reconstruction_error` and `duplicate_inputs` of
+            codes that were made of vectors, `purity`, `neighbours`, `advice`.
     """
-    return {
-        "relative_reconstruction_error": relative_error(target, rebuilt),
-        "duplicate_inputs": duplicate_vectors(vectors, item_ids),
-    }
-
-
-def quality_summary(report: Json) -> Json:
-    """The figures of a report that people look at first."""
     before, after = report["before"], report["after"]
     out: Json = {
         "items": after["items"],
-        "sizes": [level["size"] for level in after["levels"]],
+        "levels": len(after["levels"]),
+        "codebook_sizes": [level["size"] for level in after["levels"]],
         "policy": report["policy"],
         "collision_rate_before": before["collision_rate"],
         "collision_rate": after["collision_rate"],
@@ -69,7 +53,16 @@ def quality_summary(report: Json) -> Json:
     }
     if "relative_reconstruction_error" in report:
         out["relative_reconstruction_error"] = report["relative_reconstruction_error"]
-        out["items_with_duplicate_input"] = report["duplicate_inputs"]["items"]
+        out["num_duplicates"] = report["duplicate_inputs"]["items"]
+    if report.get("purity"):
+        first = report["purity"]["depths"][0]
+        out["purity"] = {"field": report["purity"]["field"], "level_1": first["purity"], "random": first["random"]}
+    if report.get("neighbours"):
+        found = report["neighbours"]
+        by_chance = found["random"] and found["random"]["code_similarity"]
+        out["neighbours"] = {"code_similarity": found["code_similarity"], "random": by_chance}
+    if "advice" in report:
+        out["advice"] = [f"{advice['problem']}; {advice['change']}" for advice in report["advice"]]
     return out
 
 
@@ -77,14 +70,16 @@ def code_quality(codes_NL: IntArray, sizes: Sequence[int]) -> Json:
     """Collisions of whole codes and usage of every level.
 
     `collision_rate` is (N - distinct codes) / N, as LETTER and LC-Rec report it; `items_sharing` counts
-    the items that share their codes. `items_per_code` maps a number of items to how many codes have it.
+    the items that share their codes. `items_per_code` maps a number of items to how many codes have it,
+    `fullest_prefix` counts the items behind the fullest prefix of L-1 codes.
 
     >>> report = code_quality(np.array([[0, 0], [0, 1], [0, 1], [1, 0]]), (2, 2))
     >>> report["collision_rate"], report["items_sharing"], report["items_per_code"]
     (0.25, 2, {'1': 2, '2': 1})
     """
     items = len(codes_NL)
-    counts = np.unique(codes_NL, axis=0, return_counts=True)[1]
+    groups_of = prefix_groups(codes_NL)
+    counts = np.bincount(groups_of[-1])
     behind, groups = np.unique(counts, return_counts=True)
     return {
         "items": items,
@@ -93,6 +88,7 @@ def code_quality(codes_NL: IntArray, sizes: Sequence[int]) -> Json:
         "colliding_groups": int((counts > 1).sum()),
         "items_sharing": int(counts[counts > 1].sum()),
         "largest_group": int(counts.max()),
+        "fullest_prefix": int(np.bincount(groups_of[-2]).max()) if len(groups_of) > 1 else items,
         "items_per_code": {str(size): int(number) for size, number in zip(behind, groups, strict=True)},
         "levels": [level_usage(codes_NL[:, level], size) for level, size in enumerate(sizes)],
     }
@@ -123,25 +119,4 @@ def relative_error(vectors: FloatArray, reconstructed: FloatArray) -> float:
     >>> relative_error(np.array([[0.0], [2.0]]), np.array([[0.5], [2.0]]))
     0.125
     """
-    error = float(np.square(vectors - reconstructed, dtype=np.float64).sum())
-    spread = float(np.square(vectors - vectors.mean(axis=0, dtype=np.float64)).sum())
-    return error / spread if spread > 0 else float(error > 0)
-
-
-def duplicate_vectors(vectors: FloatArray, item_ids: Sequence[str]) -> Json:
-    """Items whose vectors are identical, which no tokenizer can tell apart.
-
-    >>> duplicate_vectors(np.array([[1.0], [2.0], [1.0]]), ["a", "b", "c"])
-    {'groups': 1, 'items': 2, 'largest_group': 2, 'examples': [['a', 'c']]}
-    """
-    rows_of: dict[bytes, list[int]] = {}
-    for row, vector in enumerate(vectors):
-        # Adding zero gives -0.0 and 0.0 the same bytes.
-        rows_of.setdefault((vector + 0.0).tobytes(), []).append(row)
-    groups = [rows for rows in rows_of.values() if len(rows) > 1]
-    return {
-        "groups": len(groups),
-        "items": sum(map(len, groups)),
-        "largest_group": max(map(len, groups), default=1),
-        "examples": [[item_ids[row] for row in rows[:EXAMPLES]] for rows in groups[:EXAMPLES]],
-    }
+    return reconstruction_error(vectors, np.arange(len(vectors)), reconstructed.__getitem__)

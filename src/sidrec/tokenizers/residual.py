@@ -19,6 +19,8 @@ __all__ = ["ResidualTokenizer", "distances", "nearest_codes", "residual_codes", 
 
 CHUNK = 8192
 """Rows of one distance matrix: 8192 x 256 float32 are 8 MiB, which stays in the cache of a server core."""
+PIECE = 2048
+"""Rows that are encoded at once: their residuals, 3 MiB at 384 dimensions, stay in the cache from level to level."""
 
 
 def squared_distances(points_BD: Tensor, codebook_KD: Tensor) -> Tensor:
@@ -50,13 +52,22 @@ def nearest_codes(points_BD: Tensor, codebook_KD: Tensor, metric: Metric = "l2")
         found = [distances(chunk_BD, codebook_KD, metric).min(dim=1) for chunk_BD in points_BD.split(CHUNK)]
         return torch.cat([each.indices for each in found]), torch.cat([each.values for each in found])
     codes: list[Tensor] = []
-    lowest_all: list[Tensor] = []
+    lowest: list[Tensor] = []
     norms_K = codebook_KD.square().sum(1)
     for chunk_BD in points_BD.split(CHUNK):
-        lowest, code = torch.addmm(norms_K, chunk_BD, codebook_KD.T, alpha=-2).min(dim=1)
-        codes.append(code)
-        lowest_all.append((lowest + chunk_BD.square().sum(1)).clamp_min_(0))
-    return torch.cat(codes), torch.cat(lowest_all)
+        partial_BK = torch.addmm(norms_K, chunk_BD, codebook_KD.T, alpha=-2)
+        codes.append(_first_least(partial_BK))
+        least_B = partial_BK.gather(1, codes[-1][:, None])[:, 0]
+        lowest.append((least_B + torch.linalg.vector_norm(chunk_BD, dim=1).square()).clamp_min_(0))
+    return torch.cat(codes), torch.cat(lowest)
+
+
+def _first_least(values_BK: Tensor) -> Tensor:
+    """Position int64[B] of the least value of every row, the first among equals."""
+    if values_BK.device.type == "cpu":
+        # Four times as fast as torch's own, which is the difference between 15 and 3 per cent of a k-means step.
+        return torch.from_numpy(values_BK.detach().numpy().argmin(axis=1))
+    return values_BK.argmin(dim=1)
 
 
 def residual_codes(
@@ -103,7 +114,22 @@ class ResidualTokenizer(VectorTokenizer):
             raise DataError(f"this {type(self).__name__} has no codebooks yet", next="call fit(embeddings) first")
         return self._codebooks
 
+    def quantize(self, vectors: FloatArray) -> IntArray:
+        """Codes int32[N, L] of vectors float32[N, D], before collisions are settled.
+
+        Goes through the vectors piece by piece, so that memory-mapped ones are never in memory as a whole.
+        """
+        codes = np.empty((len(vectors), len(self.codebooks)), np.int32)
+        for start in range(0, len(vectors), PIECE):
+            latents = self.latents(vectors[start : start + PIECE])
+            codes[start : start + PIECE] = self.quantize_latents(latents)
+        return codes
+
     def quantize_latents(self, latents: FloatArray) -> IntArray:
         """Codes int32[N, L] of latents float32[N, D']."""
         codebooks = [torch.from_numpy(codebook) for codebook in self.codebooks]
-        return residual_codes(torch.from_numpy(latents), codebooks, self.metric)[0].numpy().astype(np.int32)
+        codes = np.empty((len(latents), len(codebooks)), np.int32)
+        for start in range(0, len(latents), PIECE):
+            piece = torch.from_numpy(latents[start : start + PIECE])
+            codes[start : start + PIECE] = residual_codes(piece, codebooks, self.metric)[0].numpy()
+        return codes

@@ -1,9 +1,12 @@
 """RQ-k-means: k-means on the vectors, then on what is left of them, level after level.
 
 The default tokenizer: no training loop, seconds for ten thousand items, and a baseline that learned
-quantizers must beat. Left out: joint refinement of all levels and beam search over codes.
+quantizers must beat. Codebooks are learned from samples and items encoded piece by piece, so vectors may
+be memory-mapped and are never held a second time. `balanced` learns codebooks from clusters of similar size, as
+OneRec does (Deng et al., 2025, arXiv:2502.18965). Left out: joint refinement of all levels and beam search over codes.
 """
 
+import math
 from pathlib import Path
 from typing import Literal, Self
 
@@ -11,13 +14,16 @@ import numpy as np
 import torch
 from pydantic import Field
 from safetensors.numpy import load_file, save_file
+from torch import Tensor
 
 from sidrec.config import RunSettings
 from sidrec.embeddings.base import ItemEmbeddings, unit_length
-from sidrec.random import torch_seed
-from sidrec.tokenizers.base import TokenizerConfig
-from sidrec.tokenizers.kmeans import kmeans
-from sidrec.tokenizers.residual import ResidualTokenizer, nearest_codes, sum_of_codes
+from sidrec.progress import Advance
+from sidrec.random import generator, torch_seed
+from sidrec.tokenizers.balanced import balanced_kmeans
+from sidrec.tokenizers.kmeans import distinct_rows, kmeans
+from sidrec.tokenizers.residual import PIECE, ResidualTokenizer, nearest_codes, sum_of_codes
+from sidrec.tokenizers.sizes import SizedConfig
 from sidrec.types import FloatArray, IntArray
 
 __all__ = ["RQKMeans"]
@@ -35,18 +41,16 @@ class RQKMeans(ResidualTokenizer):
     (4, (2, 2), 0)
     """
 
-    class Config(TokenizerConfig):
+    class Config(SizedConfig):
         """RQ-k-means."""
 
         kind: Literal["rqkmeans"] = "rqkmeans"
-        levels: int = Field(default=3, ge=1)
-        """L, number of codes an item gets before collisions are settled."""
-        codebook_size: int = Field(default=256, ge=1)
-        """K, codes in a level; fewer where the data hold fewer distinct vectors."""
+        balanced: bool = False
+        """Learn codebooks from clusters of half to twice the average size; encoding still takes the nearest code."""
         iterations: int = Field(default=20, ge=1)
-        """Lloyd steps a level."""
+        """Lloyd steps a level; as many again with balanced assignment if `balanced`."""
         sample: int = Field(default=65536, ge=1)
-        """Items that codebooks are learned from; larger catalogues are sampled."""
+        """Items that a level's codebook is learned from; from larger catalogues every level draws its own."""
         normalize: bool = False
         """Scale vectors to length 1 first, so that angles are quantised instead of positions."""
 
@@ -56,24 +60,39 @@ class RQKMeans(ResidualTokenizer):
         run: RunSettings = RunSettings(),
         collaborative: ItemEmbeddings | None = None,
     ) -> Self:
-        """Learn the codebooks, one k-means a level."""
+        """Learn the codebooks, one k-means a level, each from the residuals of a sample of the items."""
         config: RQKMeans.Config = self.config
-        residual_ND = torch.from_numpy(self.latents(embeddings.vectors)).to(run.torch_device())
-        codebooks: list[FloatArray] = []
-        with run.progress("fit codebooks", config.levels * config.iterations) as advance:
-            for level in range(config.levels):
-                codebook_KD = kmeans(
-                    residual_ND,
-                    config.codebook_size,
-                    iterations=config.iterations,
-                    sample=config.sample,
-                    seed=torch_seed(run.seed, "rqkmeans", f"level {level}"),
-                    advance=advance,
+        books: list[Tensor] = []
+        with run.progress("fit codebooks", len(config.sizes) * config.iterations) as advance:
+            for level, size in enumerate(config.sizes):
+                rows = _sample(len(embeddings.vectors), config.sample, run.seed, level)
+                points_MD = torch.tensor(self.latents(embeddings.vectors[rows]), device=run.torch_device())
+                for piece_BD in points_MD.split(PIECE):
+                    for book_KD in books:
+                        piece_BD -= book_KD[nearest_codes(piece_BD, book_KD)[0]]
+                books.append(
+                    self._codebook(points_MD, size, torch_seed(run.seed, "rqkmeans", f"level {level}"), advance)
                 )
-                residual_ND = residual_ND - codebook_KD[nearest_codes(residual_ND, codebook_KD)[0]]
-                codebooks.append(codebook_KD.cpu().numpy())
-        self._codebooks = codebooks
+        self._codebooks = [book_KD.cpu().numpy() for book_KD in books]
         return self
+
+    def _codebook(self, points_MD: Tensor, size: int, seed: int, advance: Advance) -> Tensor:
+        """Centres float32[K, D] of the residuals of a level."""
+        config: RQKMeans.Config = self.config
+        if not config.balanced or len(distinct_rows(points_MD, size + 1)) <= size:
+            return kmeans(
+                points_MD, size, iterations=config.iterations, sample=config.sample, seed=seed, advance=advance
+            )
+        average = len(points_MD) / size
+        return balanced_kmeans(
+            points_MD,
+            size,
+            min_size=math.floor(average / 2),
+            max_size=math.ceil(2 * average),
+            iterations=config.iterations,
+            seed=seed,
+            advance=advance,
+        )[0]
 
     def latents(self, vectors: FloatArray) -> FloatArray:
         """The vectors themselves, at length 1 if so configured."""
@@ -100,3 +119,10 @@ class RQKMeans(ResidualTokenizer):
         state = load_file(directory / STATE)
         tokenizer._codebooks = [state[f"codebook_{level}"] for level in range(len(state))]
         return tokenizer
+
+
+def _sample(total: int, count: int, seed: int, level: int) -> IntArray | slice:
+    """Rows that a level learns from, in ascending order, in which a file is read."""
+    if total <= count:
+        return slice(None)
+    return np.sort(generator(seed, "rqkmeans", f"sample {level}").choice(total, count, replace=False, shuffle=False))

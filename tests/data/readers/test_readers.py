@@ -237,6 +237,16 @@ def test_minionerec(minionerec):
     assert len(MiniOneRecReader(category="X").sources(minionerec)) == 5
 
 
+def test_minionerec_without_index(minionerec):
+    (minionerec / "index/X.index.json").unlink()
+    (minionerec / "index/X.item.json").unlink()
+    write(minionerec / "info/X_5.txt", "".join(f"<a_{n}><b_7>\tTitle {n}\t{n}\n" for n in range(4)))
+    data = dataset(MiniOneRecReader(), minionerec)
+    assert data.catalog.titles_of([3]) == ["Title 3"]
+    assert data.given_codes is not None
+    assert data.given_codes.tolist() == [[n, 7] for n in range(4)]
+
+
 def test_etegrec_map_gives_the_rows(tmp_path):
     for part, history, target in (("train", ["a"], "b"), ("valid", ["a", "b"], "c"), ("test", ["a", "b", "c"], "d")):
         line = json.dumps({"user_id": "u", "inter_history": history, "target_id": target})

@@ -13,8 +13,8 @@ import polars as pl
 from sidrec.config import Config
 from sidrec.data.columns import Columns
 from sidrec.data.dataset import PARTS
-from sidrec.data.files import find_one, open_text, read_csv
-from sidrec.data.index import read_index
+from sidrec.data.files import find_one, read_csv
+from sidrec.data.index import read_index, read_info
 from sidrec.data.items import dense_order, read_items
 from sidrec.data.literals import parse_list, parse_literal
 from sidrec.data.raw import CODES, RawData, Reader
@@ -45,7 +45,7 @@ class MiniOneRecReader(Reader):
         parts, others = self._files(path)
         examples = pl.concat([_examples(file, part) for part, file in parts.items()])
         items = self._items(others)
-        codes = read_index(others["index"]) if "index" in others else None
+        codes = self._codes(others)
         ids = None if items is None else items[Columns.ITEM].to_list()
         if codes is not None and ids is not None:
             known = set(ids)
@@ -53,7 +53,7 @@ class MiniOneRecReader(Reader):
             if unknown:
                 raise DataError(
                     f"{len(unknown)} items of the index are not in the item table, the first is '{unknown[0]}'",
-                    where=str(others["index"]),
+                    where=str(others["index" if "index" in others else "info"]),
                     next="check that the files belong together",
                 )
         return RawData(str(path), None, items, codes, examples, dense_order(ids) if ids else None)
@@ -86,7 +86,12 @@ class MiniOneRecReader(Reader):
                 for name in items.columns
                 if name != Columns.ITEM
             )
-        return _info(others["info"]) if "info" in others else None
+        return read_info(others["info"]).drop(CODES) if "info" in others else None
+
+    def _codes(self, others: dict[str, Path]) -> pl.DataFrame | None:
+        if "index" in others:
+            return read_index(others["index"])
+        return read_info(others["info"]).drop(Columns.TITLE) if "info" in others else None
 
 
 def _unlisted(text: str) -> str:
@@ -110,19 +115,3 @@ def _examples(path: Path, part: str) -> pl.DataFrame:
         pl.col(target).alias(Columns.TARGET),
         pl.lit(part).alias(Columns.PART),
     )
-
-
-def _info(path: Path) -> pl.DataFrame:
-    """Titles by item number from lines `codes<TAB>title<TAB>number`."""
-    rows: list[tuple[str, str]] = []
-    with open_text(path) as file:
-        for number, line in enumerate(file, 1):
-            fields = line.rstrip("\r\n").split("\t")
-            if len(fields) != 3:
-                raise DataError(
-                    f"a line has {len(fields)} fields",
-                    where=f"{path}, line {number}",
-                    expected=f"{CODES}, title, number separated by tabs",
-                )
-            rows.append((fields[2], fields[1]))
-    return pl.DataFrame(rows, schema=[Columns.ITEM, Columns.TITLE], orient="row")
