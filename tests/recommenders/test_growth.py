@@ -18,7 +18,8 @@ from sidrec.recommenders.item_knn import ItemKNN
 from sidrec.recommenders.popularity import Popularity
 from sidrec.recommenders.sasrec import SASRec
 from sidrec.testing.toy import cycle_dataset
-from sidrec.tokenizers.collisions import AppendLevel, settle_codes
+from sidrec.tokenizers.collisions import settle_codes
+from sidrec.tokenizers.counting import AppendLevel
 from sidrec.tokenizers.placement import Quantized
 from sidrec.tokenizers.semantic_ids import SemanticIds
 from sidrec.training.config import TrainingConfig

@@ -16,6 +16,7 @@ from sidrec.data.dataset import Dataset
 from sidrec.embeddings.base import ItemEmbeddings
 from sidrec.embeddings.imported import ImportedVectors
 from sidrec.errors import ArtifactError, ConfigError, DataError
+from sidrec.registry import REGISTRY
 from sidrec.stages.embed import embed
 from sidrec.stages.extend import extend, grown_catalog, grown_vectors
 from sidrec.stages.layout import RunFolder
@@ -23,6 +24,7 @@ from sidrec.stages.tokenize import tokenize
 from sidrec.testing.toy import cycle_dataset
 from sidrec.tokenizers.base import load_tokenizer
 from sidrec.tokenizers.given import Given
+from sidrec.tokenizers.random_codes import RandomCodes
 from sidrec.tokenizers.rqkmeans import RQKMeans
 from sidrec.tokenizers.rqvae import RQVAE
 from sidrec.tokenizers.semantic_ids import SemanticIds
@@ -51,9 +53,9 @@ def codes(folder: RunFolder, name: str) -> np.ndarray:
     return SemanticIds.load(folder.tokenizer(name)).codes
 
 
-@pytest.mark.parametrize("policy", ["append_level", "nearest_free", "keep"])
+@pytest.mark.parametrize("policy", REGISTRY["collision"])
 def test_old_codes_stay_and_new_ones_follow(folder: RunFolder, new: Path, policy: str) -> None:
-    first = tokenize(folder, RQKMeans.Config(levels=3, codebook_size=4, collisions=policy), RUN)
+    first = tokenize(folder, RQKMeans.Config(levels=3, codebook_size=8, collisions=policy), RUN)
     result = extend(folder, new, RUN)
     assert result.artifact.path.name == "rqkmeans-v2"
     assert open_artifact(first.artifact.path).digest == first.artifact.digest, "the old artefact stays"
@@ -210,6 +212,15 @@ def test_given_codes_want_an_index_of_the_new_items(tmp_path: Path, new: Path) -
     index.write_text('{"n1": ["<a_1>", "<b_0>"]}')
     with pytest.raises(DataError, match="2 items of the index are missing"):
         extend(folder, new, RUN, tokenizer="given", overrides=[f"path={index}"])
+
+
+def test_drawn_codes_are_those_of_the_seed_that_drew_the_old_ones(folder: RunFolder, new: Path) -> None:
+    config = RandomCodes.Config(levels=2, codebook_size=4)
+    tokenize(folder, config, replace(RUN, seed=4))
+    made = extend(folder, new, RUN)
+    whole = replace(cycle_dataset(), catalog=Catalog.load(made.artifact.path))
+    drawn, _ = RandomCodes(config).codes(whole, replace(RUN, seed=4))
+    assert np.array_equal(codes(folder, "random-v2")[:, :2], drawn)
 
 
 def test_cleaned_texts_are_cleaned_again(tmp_path: Path) -> None:
