@@ -169,7 +169,7 @@ def spread(values: Iterable[float]) -> str:
 def main() -> None:
     """Run, print, write the results and the table of the documentation."""
     arguments = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    arguments.add_argument("dataset", choices=sorted(EPOCHS))
+    arguments.add_argument("dataset", choices=sorted(EPOCHS), nargs="?", default="scientific")
     arguments.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     arguments.add_argument("--tokenizers", nargs="+", choices=sorted(TOKENIZERS), default=None)
     arguments.add_argument("--run", type=Path)

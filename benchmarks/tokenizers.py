@@ -1,14 +1,14 @@
-"""Tokenizers against the way they are written elsewhere, in one run on one thread.
+"""Training of learned tokenizers against the way they are written elsewhere, in one run on one thread.
 
-    python benchmarks/tokenizers.py [--device cpu] [--only rqvae diversity clusters kmeans index]
+    python benchmarks/tokenizers.py [--device cuda]
 
 1. RQ-VAE training (2048-1024-512-256-128-64 → 32, 4 x 256, batch 1024, 10,000 x 768): a DataLoader over rows and a loop
    with published habits (a host transfer a step, plain AdamW) against ours in fp32 and bf16, and against the bare
    matrix products of the same step, which no loop can go below. The DataLoader works in this process, so that its CPU
    time is counted; the published default forks four workers every epoch.
 2. LETTER's diversity loss: the published form draws and masks sample by sample in Python.
-3. LETTER's clustering of its codebooks, and balanced k-means as initialisation: `k-means-constrained`.
-4. RQ-k-means and index generation: see `tokenizer_kmeans` and `tokenizer_index`.
+
+Balanced clusters and RQ-k-means are measured in `tokenizer_kmeans`, index generation in `tokenizer_index`.
 """
 
 import argparse
@@ -17,14 +17,12 @@ from collections.abc import Callable
 from itertools import pairwise
 
 import numpy as np
-import tokenizer_kmeans
 import torch
 from threadpoolctl import threadpool_limits
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils.data import DataLoader, Dataset
 
-import tokenizer_index
 from harness import Benchmark, compare
 from sidrec.config import RunSettings
 from sidrec.embeddings.base import ItemEmbeddings
@@ -140,7 +138,7 @@ def products(device: str, dtype: torch.dtype) -> Callable[[], None]:
 
 def rqvae(benchmark: Benchmark, device: str) -> None:
     """Training speed."""
-    vectors = tokenizer_kmeans.points(ITEMS, DIMS)
+    vectors = np.random.default_rng(0).normal(size=(ITEMS, DIMS)).astype(np.float32)
     case = f"RQ-VAE training, epoch of {ITEMS} x {DIMS}, {device}"
     variants = {
         LOOP: loop_epoch(vectors, device),
@@ -201,26 +199,16 @@ def diversity(benchmark: Benchmark, device: str) -> None:
     benchmark.timings(case, compare({loop: theirs, "sidrec": ours}, loop, repeats=7, warmup=2), loop)
 
 
-PARTS: dict[str, Callable[[Benchmark, str], None]] = {
-    "rqvae": rqvae,
-    "diversity": diversity,
-    "clusters": lambda benchmark, _: tokenizer_kmeans.clusters(benchmark),
-    "kmeans": lambda benchmark, _: tokenizer_kmeans.rqkmeans(benchmark),
-    "index": lambda benchmark, _: tokenizer_index.generation(benchmark),
-}
-
-
 def main() -> None:
     """Measure, print, save."""
     arguments = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     arguments.add_argument("--device", default="cpu")
-    arguments.add_argument("--only", nargs="*", choices=sorted(PARTS), default=list(PARTS))
-    wanted = arguments.parse_args()
+    device = arguments.parse_args().device
     torch.set_num_threads(1)
-    benchmark = Benchmark("tokenizers" if wanted.device == "cpu" else f"tokenizers-{wanted.device}")
+    benchmark = Benchmark("tokenizers" if device == "cpu" else f"tokenizers-{device}")
     with threadpool_limits(1):
-        for part in wanted.only:
-            PARTS[part](benchmark, wanted.device)
+        rqvae(benchmark, device)
+        diversity(benchmark, device)
     benchmark.save()
 
 
