@@ -1,11 +1,13 @@
 from itertools import pairwise
 
 import numpy as np
+import torch
 
 from sidrec.config import RunSettings
 from sidrec.embeddings.base import ItemEmbeddings
 from sidrec.testing.tokenizer_contract import blobs
-from sidrec.tokenizers.quality import relative_error
+from sidrec.tokenizers.quality import level_usage, relative_error
+from sidrec.tokenizers.residual import PIECE, residual_codes
 from sidrec.tokenizers.rqkmeans import RQKMeans
 
 
@@ -49,3 +51,44 @@ def test_seed_decides() -> None:
         RQKMeans(codebook_size=16).fit(embeddings, RunSettings(seed=seed)).encode(embeddings).digest for seed in seeds
     }
     assert len(digests) == 2
+
+
+def test_balanced_codebooks_are_used_more_evenly() -> None:
+    draw = np.random.default_rng(0)
+    # One dense heap that holds most items: plain k-means gives the few far items most codes.
+    vectors = np.concatenate([draw.normal(size=(900, 8)) * 0.1, draw.normal(size=(100, 8)) * 8]).astype(np.float32)
+    usage = {}
+    for balanced in (False, True):
+        tokenizer = RQKMeans(levels=2, codebook_size=16, balanced=balanced).fit(embeddings_of(vectors))
+        usage[balanced] = level_usage(tokenizer.quantize(vectors)[:, 0], 16)["perplexity"]
+    assert usage[False] < 6
+    assert usage[True] > 11
+
+
+def test_balanced_with_few_distinct_vectors() -> None:
+    vectors = np.repeat(np.eye(3, dtype=np.float32), 5, axis=0)
+    tokenizer = RQKMeans(levels=2, codebook_size=8, balanced=True).fit(embeddings_of(vectors))
+    assert tokenizer.sizes == (3, 1)
+
+
+def test_levels_of_unequal_size() -> None:
+    vectors = blobs(300, 8, clusters=60)
+    assert RQKMeans(codebook_sizes=(32, 8, 4, 2)).fit(embeddings_of(vectors)).sizes == (32, 8, 4, 2)
+
+
+def test_every_level_draws_its_own_sample_and_vectors_stay_as_they_are() -> None:
+    vectors = blobs(3000, 8, clusters=30)
+    before = vectors.copy()
+    sampled = RQKMeans(levels=2, codebook_size=16, sample=1000).fit(embeddings_of(vectors))
+    whole = RQKMeans(levels=2, codebook_size=16).fit(embeddings_of(vectors))
+    errors = [relative_error(vectors, each.reconstruct(each.quantize(vectors))) for each in (sampled, whole)]
+    assert np.array_equal(vectors, before)
+    assert errors[0] < 1.15 * errors[1]
+
+
+def test_encoding_in_pieces_changes_no_code() -> None:
+    vectors = blobs(2 * PIECE + 5, 8)
+    tokenizer = RQKMeans(levels=2, codebook_size=16, normalize=True).fit(embeddings_of(vectors))
+    codes = tokenizer.quantize(vectors)
+    books = [torch.from_numpy(book) for book in tokenizer.codebooks]
+    assert np.array_equal(codes, residual_codes(torch.from_numpy(tokenizer.latents(vectors)), books)[0].numpy())

@@ -111,7 +111,9 @@ class GenerativeRecommender(Recommender):
             words = self.vocabulary
             codes = self.read_codes
             items = ItemTokens(words.tokens(codes).astype(np.int64), words.PAD, words.EOS, words.BOS)
-            self._derived = (self.ids, items, ItemTrie.build(codes, words.sizes))
+            # The table's own tree may have grown from an earlier one, which is faster than building it.
+            trie = self.ids.trie if codes is self.ids.codes else ItemTrie.build(codes, words.sizes)
+            self._derived = (self.ids, items, trie)
         return self._derived
 
     @property

@@ -50,7 +50,7 @@ class FSQ(ResidualTokenizer):
         """Passes over the items."""
         batch_size: int = Field(default=128, ge=2)
         """Items in a step."""
-        lr: float = Field(default=1e-3, gt=0)
+        lr: float = Field(default=3e-3, gt=0)
         """Peak learning rate of AdamW; it falls as a cosine."""
         weight_decay: float = Field(default=1e-4, ge=0)
         """Decoupled weight decay."""
