@@ -4,7 +4,7 @@ The size-constrained k-means that LETTER (2024, arXiv:2405.07314) initialises co
 codes with, there by a min-cost flow (package `k-means-constrained`). Here the assignment is an auction
 (Bertsekas, 1988, The auction algorithm): every code has a price, crowded codes raise theirs until enough points prefer
 another code, empty ones lower theirs until enough points come. Each round serves all such codes at
-once, and touches only their points. The sum of distances comes within a per cent of the least possible; where
+once, and touches only their points. The sum of distances usually comes within a per cent of the least possible; where
 the rounds run out, the rest is settled greedily, so the bounds hold always. Left out: the exact optimum.
 """
 
