@@ -66,6 +66,8 @@ SMALL = [
     "training.patience=0",
 ]
 EPOCHS = {"scientific": 10, "yelp": 6}
+COLLABORATIVE = {"yelp": ["collaborative={kind: collaborative, training: {max_epochs: 8, batch_size: 128}}"]}
+"""A shorter training of the SASRec behind the collaborative vectors, where the default would take most of the time."""
 INDEX = "collisiongenrec/Scientific/indexes/letter_native"
 COLUMNS = (
     ("collisions before", "%"),
@@ -104,7 +106,7 @@ def dataset(name: str, data: Path, folder: RunFolder) -> None:
     run = RunSettings()
     prepare(folder, parse(PrepareConfig, {"reader": {"kind": "letter", "index_file": "none"}}), source, run)
     vectors = ["embeddings.kind=text", f"embeddings.model={encoder()}", "embeddings.combine=mean"]
-    recipe = load_recipe("letter", vectors)
+    recipe = load_recipe("letter", [*vectors, *COLLABORATIVE.get(name, [])])
     embed(folder, recipe.embeddings, run, name="text")
     assert recipe.collaborative is not None
     embed(folder, recipe.collaborative, run, name="collaborative")
