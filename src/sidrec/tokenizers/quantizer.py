@@ -96,9 +96,7 @@ class ResidualQuantizer(nn.Module):
             self.register_buffer(f"mass_{level}", book_KD.new_ones(len(book_KD)))
 
     @torch.no_grad()
-    def initialize(
-        self, latents_ND: Tensor, *, balanced: bool = False, sample: int = 65536, iterations: int = 10, seed: int = 0
-    ) -> None:
+    def initialize(self, latents_ND: Tensor, *, balanced: bool = False, iterations: int = 10, seed: int = 0) -> None:
         """K-means on latents, level by level; `balanced` bounds the cluster sizes as LETTER does.
 
         A codebook ends smaller than planned where the latents hold fewer distinct points.
@@ -108,13 +106,14 @@ class ResidualQuantizer(nn.Module):
         for level, book_KD in enumerate(self.codebooks):
             size = len(book_KD)
             if balanced:
-                low, high = size_bounds(min(len(residual_ND), sample), size)
-                chosen_ND = residual_ND[:sample] if len(residual_ND) > sample else residual_ND
+                low, high = size_bounds(len(residual_ND), size)
                 centres_KD = balanced_kmeans(
-                    chosen_ND, size, min_size=low, max_size=high, iterations=iterations, seed=seed + level
+                    residual_ND, size, min_size=low, max_size=high, iterations=iterations, seed=seed + level
                 )[0]
             else:
-                centres_KD = kmeans(residual_ND, size, iterations=iterations, sample=sample, seed=seed + level)
+                centres_KD = kmeans(
+                    residual_ND, size, iterations=iterations, sample=len(residual_ND), seed=seed + level
+                )
             residual_ND = residual_ND - centres_KD[nearest_codes(residual_ND, centres_KD, self.metric)[0]]
             books.append(centres_KD)
         self.resize(books)

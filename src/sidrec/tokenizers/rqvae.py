@@ -144,11 +144,14 @@ class RQVAE(ResidualTokenizer):
         points_ND = vectors_ND
         if config.init == "first_batch":
             points_ND = vectors_ND[RQVAETraining(config, network, vectors_ND, seed).batch_rows(0)[0]]
+        elif len(vectors_ND) > config.init_sample:
+            generator = torch.Generator().manual_seed(seed_of_codes)
+            rows = torch.randperm(len(vectors_ND), generator=generator)[: config.init_sample]
+            points_ND = vectors_ND[rows.sort().values.to(vectors_ND.device)]
         network.eval()
         network.quantizer.initialize(
             network.encode_all(points_ND),
             balanced=config.init == "balanced",
-            sample=config.init_sample,
             iterations=config.init_iterations,
             seed=seed_of_codes,
         )

@@ -62,8 +62,8 @@ class RQVAEConfig(SizedConfig):
 
     init: Initialization = "kmeans"
     """Codebooks at first: uniform in ±1/K, or k-means on the first batch, on all items (kmeans) or balanced on all."""
-    init_sample: int = Field(default=65536, ge=1)
-    """Items that k-means starts from at most."""
+    init_sample: int = Field(default=16384, ge=1)
+    """Items that k-means looks at, drawn from larger catalogues; the balanced kind takes minutes for many more."""
     init_iterations: int = Field(default=10, ge=1)
     """Lloyd steps of k-means."""
     revive_every: int = Field(default=10, ge=0)
