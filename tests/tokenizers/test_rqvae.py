@@ -17,6 +17,7 @@ from sidrec.errors import ConfigError, TrainingError
 from sidrec.testing.tokenizer_contract import blobs
 from sidrec.tokenizers.letter import Letter
 from sidrec.tokenizers.quality import code_quality, relative_error
+from sidrec.tokenizers.quantizer import ResidualQuantizer
 from sidrec.tokenizers.rqkmeans import RQKMeans
 from sidrec.tokenizers.rqvae import RQVAE
 
@@ -184,3 +185,22 @@ def test_a_checkpoint_of_another_training_is_not_used(tmp_path: Path, monkeypatc
     fresh = Letter(**settings, lr=1e-4).fit(embeddings)
     for one, other in zip(again.codebooks, fresh.codebooks, strict=True):
         assert np.array_equal(one, other)
+
+
+def test_large_catalogues_start_from_a_drawn_sample(monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[torch.Tensor] = []
+    initialize = ResidualQuantizer.initialize
+
+    def watched(self: ResidualQuantizer, latents: torch.Tensor, **settings: object) -> None:
+        seen.append(latents)
+        initialize(self, latents, **settings)
+
+    monkeypatch.setattr(ResidualQuantizer, "initialize", watched)
+    embeddings = items(blobs(300, 16))
+    for sample in (300, 50, 50):
+        training = RQVAE(**SMALL, init_sample=sample).training(embeddings, RunSettings(seed=1))
+    everything, some, again = seen
+    assert [len(latents) for latents in seen] == [300, 50, 50]
+    assert torch.equal(some, again), "the same seed draws the same items"
+    assert not torch.equal(some, everything[:50]), "not the first ones"
+    assert training.figures()["error"] < 1.5
