@@ -120,7 +120,8 @@ def _uneven_levels(report: Json) -> list[Json]:
     return _advice(
         f"perplexity of level {', '.join(numbers)}: {figures}, so few codes hold most of the items",
         "Unevenly used codes tell items apart badly, and items behind crowded codes collide.",
-        "use a tokenizer with balanced codebooks" + ("" if _collisions(report) else " or a smaller codebook_size"),
+        "set tokenizer.balanced=true (rqkmeans), or learn the codes with tokenizer.kind=rqvae"
+        + ("" if _collisions(report) else ", or use a smaller tokenizer.codebook_size"),
     )
 
 
@@ -133,7 +134,7 @@ def _dead_codes(report: Json) -> list[Json]:
     return _advice(
         f"dead codes on level {', '.join(numbers)}: {figures}",
         "A code without items is capacity that was paid for and lost: the codebook is too large, or training lost it.",
-        "use a smaller tokenizer.codebook_size, or restart dead codes in training where the tokenizer can",
+        "use a smaller tokenizer.codebook_size; in rqvae and letter see tokenizer.revive_every and tokenizer.init",
     )
 
 
