@@ -68,7 +68,7 @@ SMALL = [
 EPOCHS = {"scientific": 10, "yelp": 6}
 COLLABORATIVE = {"yelp": ["collaborative={kind: collaborative, training: {max_epochs: 8, batch_size: 128}}"]}
 """A shorter training of the SASRec behind the collaborative vectors, where the default would take most of the time."""
-INDEX = "collisiongenrec/Scientific/indexes/letter_native"
+INDEX = "collisiongenrec/Scientific/indexes/letter_native/*.index.json"
 COLUMNS = (
     ("collisions before", "%"),
     ("moved", "%"),

@@ -1,5 +1,7 @@
 """Balanced assignment against the optimum, its bounds whatever the input, and k-means built on it."""
 
+from typing import Any
+
 import numpy as np
 import pytest
 import torch
@@ -10,7 +12,7 @@ from scipy.optimize import linear_sum_assignment
 from sidrec.errors import DataError
 from sidrec.testing.tokenizer_contract import blobs
 from sidrec.tokenizers import balanced
-from sidrec.tokenizers.balanced import balanced_codes, balanced_kmeans, size_bounds
+from sidrec.tokenizers.balanced import _Auction, balanced_codes, balanced_kmeans, size_bounds
 from sidrec.tokenizers.kmeans import kmeans
 from sidrec.tokenizers.residual import nearest_codes, squared_distances
 
@@ -152,3 +154,27 @@ def test_an_iteration_ends_where_lloyd_with_the_optimal_assignment_ends() -> Non
         float((points - centres[codes]).square().sum()), rel=1e-5
     )
     assert sorted(round(centre, 3) for centre in centres[:, 0].tolist()) == [0.05, 5.1]
+
+
+def test_many_equal_points_end_the_auction_early() -> None:
+    points = torch.from_numpy(np.random.default_rng(0).normal(size=(600, 4)).astype(np.float32))
+    points[:300] = points[0]
+    rounds = 0
+    shed, attract = _Auction._shed, _Auction._attract
+
+    def counted(step: Any) -> Any:
+        def run(self: _Auction, epsilon: float) -> int:
+            nonlocal rounds
+            rounds += 1
+            return step(self, epsilon)
+
+        return run
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(_Auction, "_shed", counted(shed))
+        patch.setattr(_Auction, "_attract", counted(attract))
+        codes = balanced_codes(torch.cdist(points, points[300:320]).square(), 15, 60)
+    assert rounds < 150
+    sizes = torch.bincount(codes, minlength=20)
+    assert sizes.min() >= 15
+    assert sizes.max() <= 60

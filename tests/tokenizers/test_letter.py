@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from sidrec.config import RunSettings
 from sidrec.embeddings.base import ItemEmbeddings
-from sidrec.errors import DataError
+from sidrec.errors import ConfigError, DataError
 from sidrec.testing.tokenizer_contract import blobs
 from sidrec.tokenizers.letter import Letter, cluster_codes, collaborative_loss, diversity_loss, positive_codes
 from sidrec.tokenizers.rqvae import RQVAE
@@ -113,6 +113,7 @@ def test_clusters_are_balanced_for_any_number_of_codes_and_clusters() -> None:
         sizes = torch.bincount(cluster_codes(book, clusters, 0), minlength=min(clusters, num_codes))
         assert len(sizes) == min(clusters, num_codes)
         assert sizes.min() >= min(num_codes // (2 * len(sizes)), 10)
+        assert sizes.max() <= max(60, -(-2 * num_codes // len(sizes)))
 
 
 def test_wrong_collaborative_vectors_are_refused() -> None:
@@ -121,5 +122,9 @@ def test_wrong_collaborative_vectors_are_refused() -> None:
         Letter(**SMALL).fit(embeddings)
     with pytest.raises(DataError, match="have 5 dimensions, the quantized latent has 8"):
         Letter(**SMALL).fit(embeddings, collaborative=items(blobs(64, 5)))
-    with pytest.raises(DataError, match="moving averages"):
-        Letter(**SMALL, alpha=0, ema_decay=0.9).fit(embeddings)
+    with pytest.raises(DataError, match="64 vectors of catalogue digest, 65 collaborative"):
+        Letter(**SMALL).fit(embeddings, collaborative=items(blobs(65, 8)))
+    with pytest.raises(DataError, match="collaborative vectors of catalogue other"):
+        Letter(**SMALL).fit(embeddings, collaborative=ItemEmbeddings(blobs(64, 8), "by hand", "other"))
+    with pytest.raises(ConfigError, match="moving averages"):
+        Letter(**SMALL, alpha=0, ema_decay=0.9)

@@ -129,6 +129,13 @@ def test_other_files_are_refused(tmp_path: Path) -> None:
     save_file({"encoder.mlp_layers.1.weight": torch.ones(2, 2)}, path)
     with pytest.raises(DataError, match="codebooks missing"):
         RQVAE(weights=str(path)).fit(VECTORS)
+    theirs = Theirs().state_dict()
+    save_file({name: tensor for name, tensor in theirs.items() if name != "encoder.mlp_layers.1.weight"}, path)
+    with pytest.raises(DataError, match="do not fit together"):
+        RQVAE(weights=str(path)).fit(VECTORS)
+    save_file({**theirs, "rq.vq_layers.1.embedding.weight": torch.ones(8, 5)}, path)
+    with pytest.raises(DataError, match="do not fit together"):
+        RQVAE(weights=str(path)).fit(VECTORS)
     save_file(Theirs().state_dict(), path)
     with pytest.raises(DataError, match="take vectors of 16 dimensions, these have 5"):
         RQVAE(weights=str(path)).fit(ItemEmbeddings(blobs(9, 5), "blobs", "digest"))

@@ -44,9 +44,10 @@ def test_codebook_loss_reaches_the_codebooks_only() -> None:
     assert all(gradient(quantized.commitment, book).abs().sum() == 0 for book in network.quantizer.codebooks)
 
 
+@pytest.mark.parametrize("estimate", ["straight_through", "rotation"])
 @pytest.mark.parametrize(("rule", "levels_that_commit"), [("first", 1), ("all", 3)])
-def test_which_levels_commit(rule: str, levels_that_commit: int) -> None:
-    network, vectors = network_of(rule=rule)
+def test_which_levels_commit(rule: str, levels_that_commit: int, estimate: str) -> None:
+    network, vectors = network_of(rule=rule, gradient=estimate)
     latents = network.encode(vectors).detach().requires_grad_()
     quantized = network.quantizer(latents)
     rest, expected = latents.detach(), torch.zeros_like(latents)
@@ -177,6 +178,14 @@ def test_moving_averages_equal_a_loop() -> None:
         quantizer.follow(output)
         for book, expected in zip(quantizer.codebooks, before, strict=True):
             torch.testing.assert_close(book.data, expected)
+
+
+def test_a_code_that_nothing_chooses_stays_under_moving_averages() -> None:
+    quantizer = ResidualQuantizer((2,), 2, decay=0.5)
+    quantizer.resize([torch.tensor([[0.0, 0.0], [9.0, 9.0]])])
+    for _ in range(200):
+        quantizer.follow(quantizer(torch.zeros(4, 2)))
+    torch.testing.assert_close(quantizer.codebooks[0].data, torch.tensor([[0.0, 0.0], [9.0, 9.0]]))
 
 
 def test_balancing_is_for_training_only() -> None:

@@ -1,5 +1,6 @@
 """That training trains, does what its settings say, and goes on after a kill to the same bits."""
 
+import json
 import os
 import signal
 import subprocess
@@ -10,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from safetensors import safe_open
 
 from sidrec.config import RunSettings
 from sidrec.embeddings.base import ItemEmbeddings
@@ -129,8 +131,35 @@ def test_unequal_levels() -> None:
 def test_settings_that_do_not_fit_together_are_refused() -> None:
     with pytest.raises(ConfigError, match="sinkhorn has 1 values for 3 levels"):
         RQVAE(sinkhorn=(0.003,))
+    with pytest.raises(ConfigError, match=r"init=first_batch looks at 128 items.* raise batch_size"):
+        RQVAE(init="first_batch")
+    with pytest.raises(ConfigError, match="raise init_sample"):
+        RQVAE(init_sample=200)
+    with pytest.raises(ConfigError, match="neither skip connections nor moving averages"):
+        RQVAE(weights="some.pth", skip=True)
     with pytest.raises(ConfigError, match="set validate_every"):
         RQVAE(patience=2, validate_every=0)
+
+
+def test_a_last_batch_of_one_item_joins_the_one_before() -> None:
+    embeddings = items(blobs(65, 16))
+    training = RQVAE(**SMALL).training(embeddings, RunSettings())
+    assert [len(rows) for rows in training.batch_rows(3)] == [32, 33]
+    assert training.batches == 2
+    RQVAE(**SMALL, batch_norm=True, epochs=2).fit(embeddings)
+
+
+def test_codes_are_revived_after_the_look_not_before() -> None:
+    figures: dict[int, dict[int, float]] = {}
+    for every in (0, 5):
+        tokenizer = RQVAE(
+            **{**SMALL, "codebook_size": 64}, init="uniform", epochs=8, validate_every=1, revive_every=every
+        )
+        found = figures.setdefault(every, {})
+        tokenizer.look = lambda epoch, seen, found=found: found.update({epoch: seen["error"]})
+        tokenizer.fit(items(blobs(100, 16)))
+    assert [figures[0][epoch] for epoch in range(1, 6)] == [figures[5][epoch] for epoch in range(1, 6)]
+    assert figures[0][6] != figures[5][6]
 
 
 def test_a_loss_that_is_no_number_ends_training_with_advice() -> None:
@@ -161,12 +190,19 @@ def start(scratch: Path, out: Path) -> "subprocess.Popen[bytes]":
     return subprocess.Popen([sys.executable, "-c", TRAIN, str(scratch), str(out)], env=environment)
 
 
+def steps_in(checkpoint: Path) -> int:
+    if not checkpoint.exists():
+        return 0
+    with safe_open(checkpoint, framework="np") as file:
+        return json.loads(file.metadata()["facts"])["step"]
+
+
 def test_a_killed_training_goes_on_to_the_same_bits(tmp_path: Path) -> None:
     checkpoint = tmp_path / "scratch" / "training.safetensors"
     process = start(tmp_path / "scratch", tmp_path / "killed")
-    while process.poll() is None and not checkpoint.exists():
+    # Epochs of ten steps: behind the first look, two revivals and several clusterings.
+    while process.poll() is None and steps_in(checkpoint) < 75:
         time.sleep(0.005)
-    time.sleep(0.05)
     process.send_signal(signal.SIGKILL)
     assert process.wait() == -signal.SIGKILL, "killed in the middle, not after the end"
     assert start(tmp_path / "scratch", tmp_path / "killed").wait() == 0

@@ -30,6 +30,8 @@ GROWTH = 1.1
 """Growth of ε a round, so that codes that outbid each other over the same points come to an end."""
 ROUNDS = 200
 """Rounds of the auction at most, in each direction."""
+PATIENCE = 10
+"""Rounds without fewer points out of bounds after which the rest is settled greedily."""
 
 
 def size_bounds(num_points: int, num_clusters: int, *, most: int = 50, ratio: int = 4) -> tuple[int, int]:
@@ -152,9 +154,13 @@ class _Auction:
         self._force()
         return self.codes_N
 
-    def _until_settled(self, round_of: Callable[[float], bool]) -> None:
+    def _until_settled(self, round_of: Callable[[float], int]) -> None:
+        """Rounds until nothing is out of bounds, or no longer gets fewer: equal points outbid each other for ever."""
+        fewest, stale = len(self.codes_N) + 1, 0
         for turn in range(ROUNDS):
-            if not round_of(self.epsilon * GROWTH**turn):
+            outside = round_of(self.epsilon * GROWTH**turn)
+            fewest, stale = (outside, 0) if outside < fewest else (fewest, stale + 1)
+            if not outside or stale == PATIENCE:
                 return
 
     def _counts(self) -> IntArray:
@@ -164,16 +170,17 @@ class _Auction:
         """Distance plus price of every point's own code."""
         return self.distances_NK[np.arange(len(self.codes_N)), self.codes_N] + self.prices_K[self.codes_N]
 
-    def _shed(self, epsilon: float) -> bool:
+    def _shed(self, epsilon: float) -> int:
         """Codes with too many points raise their price until only as many as fit still want them.
 
-        Below zero a price rises for every point beyond the fewest, but not above zero for it.
+        Returns how many points were too many. Below zero a price rises for every point beyond the
+        fewest, but not above zero for it.
         """
         counts_K = self._counts()
         limit_K = np.where(self.prices_K < 0, self.min_size, self.max_size)
         over_E = np.flatnonzero(counts_K > limit_K)
         if not len(over_E):
-            return False
+            return 0
         rows_M = np.flatnonzero((counts_K > limit_K)[self.codes_N])
         every_M, mine_M = np.arange(len(rows_M)), self.codes_N[rows_M]
         cost_MK = self.distances_NK[rows_M] + self.prices_K
@@ -192,18 +199,19 @@ class _Auction:
         leave = order_M[(rank_M < np.repeat(excess_E, counts_E)) & (loss_M[order_M] <= np.repeat(rise_E, counts_E))]
         self.prices_K[over_E] = price_E + rise_E
         self.codes_N[rows_M[leave]] = other_M[leave]
-        return True
+        return int(excess_E.sum())
 
-    def _attract(self, epsilon: float) -> bool:
+    def _attract(self, epsilon: float) -> int:
         """Codes with too few points lower their price until as many come as are missing.
 
-        Above zero a price falls for every point that there is room for, but not below zero for it.
+        Returns how many points were missing. Above zero a price falls for every point that there is
+        room for, but not below zero for it.
         """
         counts_K = self._counts()
         missing_K = np.where(self.prices_K > 0, self.max_size, self.min_size) - counts_K
         short_E = np.flatnonzero(missing_K > 0)
         if not len(short_E):
-            return False
+            return 0
         gaps_EN = self._columns_KN[short_E]
         gaps_EN += self.prices_K[short_E, None]
         gaps_EN -= self._own()
@@ -221,7 +229,7 @@ class _Auction:
         order = np.lexsort((-gain, point))
         chosen = order[first_of_each(point[order])]
         self.codes_N[point[chosen]] = code[chosen]
-        return True
+        return int(missing_K[short_E].sum())
 
     @cached_property
     def _columns_KN(self) -> FloatArray:

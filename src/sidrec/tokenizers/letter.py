@@ -8,11 +8,11 @@ over samples, any number of codes and clusters works, a code that is alone in it
 """
 
 from collections.abc import Sequence
-from typing import Literal
+from typing import Literal, Self
 
 import numpy as np
 import torch
-from pydantic import Field
+from pydantic import Field, model_validator
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -51,6 +51,14 @@ class Letter(RQVAE):
         cluster_every: int = Field(default=1, ge=1)
         """Epochs after which codebooks are clustered anew."""
 
+        @model_validator(mode="after")
+        def _codebooks_learn(self) -> Self:
+            if self.ema_decay and self.beta:
+                raise ValueError(
+                    "codebooks that follow moving averages learn nothing from the diversity loss; set beta=0"
+                )
+            return self
+
     @property
     def needs_collaborative(self) -> bool:
         """Whether the collaborative loss has a weight."""
@@ -69,12 +77,6 @@ class Letter(RQVAE):
             vectors = _checked(collaborative, network.quantizer.codebooks[0].shape[1])
             out.append(_Collaborative(config, torch.from_numpy(vectors).to(device)))
         if config.beta > 0:
-            if config.ema_decay:
-                raise DataError(
-                    "codebooks that follow moving averages learn nothing from the diversity loss",
-                    where="tokenizer.ema_decay",
-                    next="set tokenizer.ema_decay=0, or tokenizer.beta=0",
-                )
             out.append(_Diversity(config, seed))
         return out
 

@@ -142,8 +142,12 @@ class ResidualQuantizer(nn.Module):
                 commitment = commitment + (chosen_BD.detach() - residual_BD).square().mean()
                 if not self.decay:
                     codebook = codebook + (chosen_BD - residuals[-1]).square().mean()
-            value_BD = chosen_BD.detach() if self.rule == "all" else self._estimate(residual_BD, chosen_BD)
-            total_BD, residual_BD = total_BD + value_BD, residual_BD - value_BD
+            if self.rule == "all":
+                total_BD, residual_BD = total_BD + chosen_BD.detach(), residual_BD - chosen_BD.detach()
+            else:
+                # What goes on is a constant for the encoder, whatever estimates the gradient of the sum.
+                total_BD = total_BD + self._estimate(residual_BD, chosen_BD)
+                residual_BD = residual_BD - straight_through(residual_BD, chosen_BD)
         if self.rule == "all":
             total_BD = self._estimate(latents_BD, total_BD)
         levels = len(self.codebooks)
@@ -170,7 +174,8 @@ class ResidualQuantizer(nn.Module):
                 one_hot_BK.T @ output.residuals[level]
             )
             mass_K.mul_(self.decay).add_(one_hot_BK.sum(0), alpha=1 - self.decay)
-            book_KD.copy_(sums_KD / mass_K[:, None].clamp_min(1e-8))
+            # A code that nothing chose for very long stays where it is.
+            book_KD.copy_(torch.where(mass_K[:, None] > 1e-8, sums_KD / mass_K[:, None], book_KD))
 
     @torch.no_grad()
     def revive(self, level: int, dead_E: Tensor, points_ED: Tensor) -> None:

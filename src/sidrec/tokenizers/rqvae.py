@@ -92,9 +92,10 @@ class RQVAE(ResidualTokenizer):
             collaborative: vectors learnt from what users did, for `terms`.
 
         Raises:
-            DataError: published weights do not fit the vectors.
+            DataError: published weights do not fit the vectors, or the collaborative vectors are of other items.
             TrainingError: the loss is no longer a number.
         """
+        _check_pair(embeddings, collaborative)
         vectors_ND = torch.from_numpy(np.ascontiguousarray(embeddings.vectors, np.float32))
         if self.config.weights:
             self._adopt(self._published(vectors_ND.shape[1]))
@@ -116,7 +117,10 @@ class RQVAE(ResidualTokenizer):
     def training(
         self, embeddings: ItemEmbeddings, run: RunSettings, collaborative: ItemEmbeddings | None = None
     ) -> RQVAETraining:
-        """The training that `fit` runs, not begun: for looking at single steps."""
+        """The training that `fit` runs, not begun: for looking at single steps.
+
+        With dropout its steps seed torch's global stream, which `fit` puts back.
+        """
         vectors_ND = torch.from_numpy(np.ascontiguousarray(embeddings.vectors, np.float32)).to(run.torch_device())
         return self._prepared(vectors_ND, run, collaborative)[1]
 
@@ -197,7 +201,14 @@ class RQVAE(ResidualTokenizer):
     def _published(self, dims: int) -> ResidualAutoencoder:
         """The network of published weights."""
         path: str = self.config.weights
-        network = self._network_of(published_state(Path(path)))
+        try:
+            network = self._network_of(published_state(Path(path)))
+        except (KeyError, IndexError, RuntimeError) as error:
+            raise DataError(
+                f"the published weights do not fit together: {str(error).strip().splitlines()[-1].strip()}",
+                where=path,
+                expected="encoder, decoder and codebooks of one network",
+            ) from error
         if len(network.mean) != dims:
             raise DataError(
                 f"the published weights take vectors of {len(network.mean)} dimensions, these have {dims}",
@@ -239,4 +250,18 @@ class RQVAE(ResidualTokenizer):
             skip=config.skip,
             reconstruction=config.reconstruction,
             temperature=config.temperature,
+        )
+
+
+def _check_pair(embeddings: ItemEmbeddings, collaborative: ItemEmbeddings | None) -> None:
+    if collaborative is None:
+        return
+    mine, theirs = ((len(each.vectors), each.catalog_digest) for each in (embeddings, collaborative))
+    if mine != theirs:
+        raise DataError(
+            f"{mine[0]} vectors of catalogue {mine[1][:12]}, "
+            f"{theirs[0]} collaborative vectors of catalogue {theirs[1][:12]}",
+            where=f"{embeddings.encoder}; {collaborative.encoder}",
+            expected="both of the same items in the same order",
+            next="make the collaborative vectors from the same dataset",
         )

@@ -98,6 +98,15 @@ class RQVAEConfig(SizedConfig):
     def _fits_together(self) -> Self:
         if self.sinkhorn and len(self.sinkhorn) != len(self.sizes):
             raise ValueError(f"sinkhorn has {len(self.sinkhorn)} values for {len(self.sizes)} levels; give one a level")
+        points = {"first_batch": self.batch_size, "kmeans": self.init_sample, "balanced": self.init_sample}
+        if not self.weights and points.get(self.init, max(self.sizes) + 1) <= max(self.sizes):
+            raise ValueError(
+                f"init={self.init} looks at {points[self.init]} items, no more than the {max(self.sizes)} codes of a "
+                "level: nothing would be left to later levels; raise "
+                + ("batch_size" if self.init == "first_batch" else "init_sample")
+            )
+        if self.weights and (self.skip or self.ema_decay):
+            raise ValueError("published weights have neither skip connections nor moving averages; leave both out")
         if self.patience and not self.validate_every:
             raise ValueError("patience counts looks at all items; set validate_every")
         return self

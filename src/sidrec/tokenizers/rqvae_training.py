@@ -1,7 +1,7 @@
 """The training loop of RQ-VAE: thousands of tiny steps on resident tensors, resumable at every step.
 
-Nothing is transferred to the host inside a step. Every draw comes from a stream keyed by epoch or step, so a killed
-run that goes on from a checkpoint ends with the same bits. A method that adds a loss adds a `Term`.
+Nothing is transferred to the host inside a step of RQ-VAE. Every draw comes from a stream keyed by epoch or step, so
+a killed run that goes on from a checkpoint ends with the same bits. A method that adds a loss adds a `Term`.
 """
 
 import math
@@ -80,7 +80,7 @@ class RQVAETraining:
     ) -> None:
         self.config, self.network, self.vectors_ND, self.seed = config, network, vectors_ND, seed
         self.terms, self.look = terms, look
-        self.batches = math.ceil(len(vectors_ND) / config.batch_size)
+        self.batches = len(self.batch_rows(0))
         self.steps = config.epochs * self.batches
         learnt = [parameter for parameter in network.parameters() if parameter.requires_grad]
         self.optimizer: torch.optim.Optimizer = OPTIMIZERS[config.optimizer](
@@ -127,7 +127,11 @@ class RQVAETraining:
     def batch_rows(self, epoch: int) -> tuple[Tensor, ...]:
         """The rows int64[B] of every batch of an epoch."""
         order_N = torch.randperm(len(self.vectors_ND), generator=self._generator("order", epoch))
-        return order_N.to(self.vectors_ND.device).split(self.config.batch_size)
+        rows = order_N.to(self.vectors_ND.device).split(self.config.batch_size)
+        if len(rows) > 1 and len(rows[-1]) == 1:
+            # A single item has no batch statistics and no negatives.
+            rows = (*rows[:-2], torch.cat(rows[-2:]))
+        return rows
 
     def _generator(self, use: str, number: int) -> torch.Generator:
         return torch.Generator().manual_seed(torch_seed(self.seed, "rqvae", use, str(number)))
@@ -156,19 +160,27 @@ class RQVAETraining:
             used_K.scatter_(0, codes_B, 1.0)
 
     def _end_epoch(self, epoch: int, advance: Advance) -> bool:
-        """Revive, look, report; whether training stops early."""
+        """Look, report, revive; whether training stops early."""
         config = self.config
-        if config.revive_every and epoch % config.revive_every == 0 and 4 * epoch <= 3 * config.epochs:
-            self._revive(epoch)
         if not torch.isfinite(self.loss_sum):
             raise TrainingError(
                 f"the tokenizer's loss is no longer a number in epoch {epoch}",
                 expected="a smaller learning rate, or vectors of a usual scale",
                 next="lower tokenizer.lr, or leave tokenizer.standardize=true",
             )
-        if not config.validate_every or (epoch % config.validate_every and epoch < config.epochs):
+        stops = False
+        if config.validate_every and (epoch % config.validate_every == 0 or epoch == config.epochs):
+            stops = self._look(epoch, advance)
+        else:
             advance()
-            return False
+        # After the look: revived codes know nothing yet.
+        if config.revive_every and epoch % config.revive_every == 0 and 4 * epoch <= 3 * config.epochs and not stops:
+            self._revive(epoch)
+        return stops
+
+    def _look(self, epoch: int, advance: Advance) -> bool:
+        """Figures over all items; keeps the best state, and says whether it has not improved for too long."""
+        config = self.config
         figures = self.figures()
         score = sum(figures[name] for name in config.monitor.split("+"))
         self.stale += 1
@@ -247,7 +259,8 @@ class RQVAETraining:
         self.used = [tensors[f"used.{level}"].to(self.vectors_ND.device) for level in range(len(self.used))]
         self.loss_sum = tensors["loss_sum"].to(self.vectors_ND.device)
         for number, term in enumerate(self.terms):
-            term.load_state(_under(f"term.{number}.", tensors))
+            state = _under(f"term.{number}.", tensors)
+            term.load_state({name: tensor.to(self.vectors_ND.device) for name, tensor in state.items()})
         self.step, self.stale, self.since_look = facts["step"], facts["stale"], facts["since_look"]
         self.best_score = facts["best_score"]
         return True
