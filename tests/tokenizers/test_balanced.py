@@ -171,6 +171,7 @@ def test_many_equal_points_end_the_auction_early() -> None:
         return run
 
     with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(balanced, "STALE_WORK", 0)  # As in a problem of millions of distances.
         patch.setattr(_Auction, "_shed", counted(shed))
         patch.setattr(_Auction, "_attract", counted(attract))
         codes = balanced_codes(torch.cdist(points, points[300:320]).square(), 15, 60)

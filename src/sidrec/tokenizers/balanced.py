@@ -30,8 +30,9 @@ GROWTH = 1.1
 """Growth of ε a round, so that codes that outbid each other over the same points come to an end."""
 ROUNDS = 200
 """Rounds of the auction at most, in each direction."""
-PATIENCE = 10
-"""Rounds without fewer points out of bounds after which the rest is settled greedily."""
+PATIENCE, STALE_WORK, FAST_GROWTH = 10, 4_000_000, 2.0
+"""Rounds without fewer points out of bounds after which ε grows faster: more of them where a round costs little, because
+small problems end in long duels that find the optimum, and large ones with many equal points in long duels for nothing."""
 
 
 def size_bounds(num_points: int, num_clusters: int, *, most: int = 50, ratio: int = 4) -> tuple[int, int]:
@@ -155,13 +156,15 @@ class _Auction:
         return self.codes_N
 
     def _until_settled(self, round_of: Callable[[float], int]) -> None:
-        """Rounds until nothing is out of bounds, or no longer gets fewer: equal points outbid each other for ever."""
-        fewest, stale = len(self.codes_N) + 1, 0
-        for turn in range(ROUNDS):
-            outside = round_of(self.epsilon * GROWTH**turn)
+        """Rounds until nothing is out of bounds; larger steps where equal points outbid each other in vain."""
+        epsilon, fewest, stale = self.epsilon, len(self.codes_N) + 1, 0
+        patience = max(PATIENCE, STALE_WORK // self.distances_NK.size)
+        for _ in range(ROUNDS):
+            outside = round_of(epsilon)
             fewest, stale = (outside, 0) if outside < fewest else (fewest, stale + 1)
-            if not outside or stale == PATIENCE:
+            if not outside:
                 return
+            epsilon *= GROWTH if stale < patience else FAST_GROWTH
 
     def _counts(self) -> IntArray:
         return np.bincount(self.codes_N, minlength=len(self.prices_K))
