@@ -41,7 +41,7 @@ from sidrec.stages.train import train
 from sidrec.types import Json
 
 FREE = "tokenizer.collisions=nearest_free"
-LETTER = [FREE, "tokenizer.kind=letter", "tokenizer.sinkhorn=[0, 0, 0.003]", "tokenizer.init=balanced"]
+LETTER = ["tokenizer.kind=letter", "tokenizer.sinkhorn=[0, 0, 0.003]", "tokenizer.init=balanced"]
 WARM = ["tokenizer.kind=rqvae", "tokenizer.skip=true", "tokenizer.layers=[512, 256, 512]", "tokenizer.lr=5e-4", FREE]
 TOKENIZERS: dict[str, list[str]] = {
     "rqkmeans": ["tokenizer.kind=rqkmeans", FREE],
@@ -49,8 +49,7 @@ TOKENIZERS: dict[str, list[str]] = {
     "opq": ["tokenizer.kind=opq", FREE],
     "rqvae": ["tokenizer.kind=rqvae", FREE],
     "rqvae-warm": WARM,
-    "letter": [*LETTER, "tokenizer.alpha=0.1"],
-    "letter, alpha = 0": [*LETTER, "tokenizer.alpha=0"],
+    "letter": [*LETTER, "tokenizer.alpha=0.1", FREE],
     "fsq": ["tokenizer.kind=fsq", FREE],
     "random": ["tokenizer.kind=random"],
     "given": ["tokenizer.kind=given", "tokenizer.path={index}", "tokenizer.collisions=append_level"],
@@ -65,7 +64,7 @@ SMALL = [
     "training.validate_users=300",
     "training.patience=0",
 ]
-EPOCHS = {"scientific": 10, "yelp": 6}
+EPOCHS = {"scientific": 8, "yelp": 5}
 COLLABORATIVE = {"yelp": ["collaborative={kind: collaborative, training: {max_epochs: 8, batch_size: 128}}"]}
 """A shorter training of the SASRec behind the collaborative vectors, where the default would take most of the time."""
 INDEX = "collisiongenrec/Scientific/indexes/letter_native/*.index.json"
@@ -116,7 +115,7 @@ def one(name: str, folder: RunFolder, method: str, seed: int, index: str) -> dic
     """Tokenize, train, score; the figures of one tokenizer and seed."""
     settings = [text.replace("{index}", index) for text in TOKENIZERS[method]]
     recipe = load_recipe("decoder", [*settings, *SMALL, f"training.max_epochs={EPOCHS[name]}"])
-    run, label = RunSettings(seed=seed), f"{method.split(',')[0]}{'-0' if ',' in method else ''}-seed-{seed}"
+    run, label = RunSettings(seed=seed), f"{method}-seed-{seed}"
     names = {"embeddings": "text", "collaborative": "collaborative"}
     made = tokenize(folder, recipe.tokenizer, run, name=label, **names).artifact
     trained = train(folder, recipe, run, name=label, tokenizer=label).artifact

@@ -31,8 +31,8 @@ GROWTH = 1.1
 ROUNDS = 200
 """Rounds of the auction at most, in each direction."""
 PATIENCE, STALE_WORK, FAST_GROWTH = 10, 4_000_000, 2.0
-"""Rounds without fewer points out of bounds after which ε grows faster: more of them where a round costs little, because
-small problems end in long duels that find the optimum, and large ones with many equal points in long duels for nothing."""
+"""Rounds without fewer points out of bounds after which ε grows faster: more of them where a round costs little. Long
+duels find the optimum of small problems; among the many equal points of large ones they are for nothing."""
 
 
 def size_bounds(num_points: int, num_clusters: int, *, most: int = 50, ratio: int = 4) -> tuple[int, int]:
