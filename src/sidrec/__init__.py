@@ -27,20 +27,30 @@ if TYPE_CHECKING:
     from sidrec.stages.recipe import Recipe, load_recipe
     from sidrec.stages.recommend import recommend
     from sidrec.stages.run import run_recipe
-    from sidrec.stages.tokenize import tokenize
+    from sidrec.stages.tokenize import load_semantic_ids, tokenize
     from sidrec.stages.train import train
+    from sidrec.tokenizers.fsq import FSQ
+    from sidrec.tokenizers.given import Given
+    from sidrec.tokenizers.letter import Letter
+    from sidrec.tokenizers.opq import OPQ
+    from sidrec.tokenizers.random_codes import RandomCodes
     from sidrec.tokenizers.rqkmeans import RQKMeans
     from sidrec.tokenizers.rqvae import RQVAE
     from sidrec.tokenizers.semantic_ids import SemanticIds
 
 __all__ = [
+    "FSQ",
+    "OPQ",
     "RQVAE",
     "Catalog",
     "Dataset",
+    "Given",
     "ItemEmbeddings",
+    "Letter",
     "PrepareConfig",
     "Protocol",
     "RQKMeans",
+    "RandomCodes",
     "Recipe",
     "Recommender",
     "RunFolder",
@@ -53,6 +63,7 @@ __all__ = [
     "evaluate",
     "inspect",
     "load_recipe",
+    "load_semantic_ids",
     "prepare",
     "recommend",
     "run_recipe",
@@ -66,6 +77,12 @@ _HOME = {
     "ItemEmbeddings": "sidrec.embeddings.base",
     "PrepareConfig": "sidrec.data.preparation",
     "Protocol": "sidrec.evaluation.protocol",
+    "FSQ": "sidrec.tokenizers.fsq",
+    "Given": "sidrec.tokenizers.given",
+    "Letter": "sidrec.tokenizers.letter",
+    "OPQ": "sidrec.tokenizers.opq",
+    "RandomCodes": "sidrec.tokenizers.random_codes",
+    "load_semantic_ids": "sidrec.stages.tokenize",
     "RQKMeans": "sidrec.tokenizers.rqkmeans",
     "RQVAE": "sidrec.tokenizers.rqvae",
     "Recipe": "sidrec.stages.recipe",

@@ -162,6 +162,7 @@ def create(
     try:
         with _full_disk(path):
             yield writer
+            _share(partial)
             files = _file_digests(partial)
             manifest = {
                 "kind": kind,
@@ -276,6 +277,13 @@ def _what_is_there(path: Path, kind: str | None) -> str:
     names = sorted(p.name for p in parent.iterdir() if (p / MANIFEST).is_file()) if parent.is_dir() else []
     there = f"artefacts in {parent}: {', '.join(names)}" if names else f"there is none in {parent} either"
     return f"make it with 'sidrec {MAKERS[kind]}'; {there}" if kind in MAKERS else there
+
+
+def _share(directory: Path) -> None:
+    """Give every file the permissions that the user's files get; some writers keep theirs to the user alone."""
+    os.umask(mask := os.umask(0))
+    for path in filter(Path.is_file, directory.rglob("*")):
+        path.chmod(0o666 & ~mask)
 
 
 def _file_digests(directory: Path) -> dict[str, str]:

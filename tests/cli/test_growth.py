@@ -105,7 +105,7 @@ def test_a_cold_start_report_from_beginning_to_end(sidrec, prepared: Path) -> No
     assert done.code == 0, done.err
     assert all(name in done.out for name in QUESTIONS)
     assert "Held out: 2 of 12 items" in done.err
-    assert "unseen in training and in all histories" in done.err
+    assert "unseen in the training of the recommender and in all histories" in done.err
     folder = prepared / "evaluations" / "decoder-cold-start"
     report = json.loads((folder / "metrics.json").read_text())
     before, after, new, among = report["lines"]

@@ -37,6 +37,9 @@ def test_parents_that_changed_or_went_are_named(sidrec, trained: Path, tmp_path:
     run = tmp_path / "run"
     shutil.copytree(trained, run)
     assert sidrec("tokenize", "--run", run, "--kind", "rqkmeans", "codebook_size=3").code == 0
+    assert " - changed" not in sidrec("inspect", run / "recommenders" / "tiger").out, "IDs of a recommender stay"
+    assert len(list((run / "tokenizers").iterdir())) == 2
+    assert sidrec("tokenize", "--run", run, "--kind", "rqkmeans", "codebook_size=3", "--name", "rqkmeans").code == 0
     assert " - changed" in sidrec("inspect", run / "recommenders" / "tiger").out
     shutil.rmtree(run / "tokenizers")
     done = sidrec("inspect", run / "recommenders" / "tiger")

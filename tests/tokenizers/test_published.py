@@ -116,7 +116,7 @@ class Harmful:
 def test_nothing_in_a_file_is_run(tmp_path: Path) -> None:
     path, trace = tmp_path / "weights.pth", tmp_path / "trace"
     torch.save({"state_dict": Theirs().state_dict(), "extra": Harmful(trace)}, path)
-    with pytest.raises(DataError, match="cannot be read without running code"):
+    with pytest.raises(DataError, match="no file of weights that can be read without running code"):
         RQVAE(weights=str(path)).fit(VECTORS)
     assert not trace.exists()
 

@@ -7,6 +7,7 @@ import typer
 from sidrec.cli.options import Device, Force, Json, Name, RunPath, Seed, Settings, Threads
 from sidrec.cli.output import note, print_json, print_stage, print_table, stage_json
 from sidrec.cli.session import run_settings
+from sidrec.recipes import label
 
 __all__ = ["add_to", "cold_start"]
 
@@ -42,7 +43,7 @@ def cold_start(
             load_recipe(recipe, settings or []),
             settings_of_run,
             config=config,
-            name=name,
+            name=name or label(recipe),
             force=force,
             announce=announce,
         )

@@ -129,7 +129,8 @@ def code_lines(summary: Mapping[str, Any]) -> list[str]:
     return [
         f"semantic IDs of {items:,} items: codes a level {' × '.join(map(str, sizes))}, perplexity "
         f"{', '.join(f'{value:.1f}' for value in perplexity)}, "
-        f"collision rate before the policy {100 * summary['collision_rate_before']:.1f} %",
+        f"collision rate {100 * summary['collision_rate_before']:.1f} % before the policy, "
+        f"{100 * summary.get('collision_rate', 0.0):.1f} % after",
         *(f"advice: {text}" for text in summary["advice"]),
     ]
 

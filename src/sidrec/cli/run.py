@@ -8,6 +8,7 @@ import typer
 from sidrec.cli.options import Device, Force, Json, Name, RunPath, Seed, Settings, Threads
 from sidrec.cli.output import note, print_evaluation, print_json, print_stage, stage_json
 from sidrec.cli.session import run_settings
+from sidrec.recipes import label
 
 __all__ = ["add_to", "run"]
 
@@ -37,7 +38,13 @@ def run(
         extra = {"data": {"reader": {"kind": reader}}} if reader else {}
         checked = load_recipe(recipe, settings or [], extra)
         steps = run_recipe(
-            RunFolder(run), checked, settings_of_run, name=name, force=force, source=path, announce=announce
+            RunFolder(run),
+            checked,
+            settings_of_run,
+            name=name or label(recipe),
+            force=force,
+            source=path,
+            announce=announce,
         )
     if as_json:
         print_json({"stages": [stage_json(step.stage, step.result) for step in steps]})

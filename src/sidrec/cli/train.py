@@ -7,6 +7,7 @@ import typer
 from sidrec.cli.options import Device, Force, Json, Name, RunPath, Seed, Settings, Threads
 from sidrec.cli.output import print_json, print_stage, stage_json
 from sidrec.cli.session import run_settings
+from sidrec.recipes import label
 
 __all__ = ["add_to", "train"]
 
@@ -30,7 +31,9 @@ def train(
         from sidrec.stages.train import train as stage
 
         checked = load_recipe(recipe, settings or [])
-        result = stage(RunFolder(run), checked, settings_of_run, name=name, force=force, tokenizer=tokenizer)
+        result = stage(
+            RunFolder(run), checked, settings_of_run, name=name or label(recipe), force=force, tokenizer=tokenizer
+        )
     if as_json:
         print_json(stage_json("train", result))
     else:

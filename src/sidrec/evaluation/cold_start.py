@@ -42,11 +42,15 @@ class ColdStartConfig(Config):
     content_history: int = Field(default=5, ge=1)
     """Newest items of a history whose mean vector the yardstick by content starts from."""
 
-    def describe(self) -> str:
-        """What was held out in a few words, for the protocol of a report."""
+    def describe(self, codes: str = "by content") -> str:
+        """What was held out in a few words, for the protocol of a report.
+
+        Args:
+            codes: how the new items got theirs.
+        """
         return (
             f"new items: {100 * self.share:g} % of the items with events, drawn evenly over popularity, "
-            "unseen in training and in all histories, given codes by content"
+            f"unseen in the training of the recommender and in all histories, given codes {codes}"
         )
 
 

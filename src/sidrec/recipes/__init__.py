@@ -1,5 +1,6 @@
 """The recipes that come with the package, found by name. Reading only; checking is `stages.recipe`."""
 
+import re
 from collections.abc import Mapping
 from importlib.resources import files
 from pathlib import Path
@@ -8,7 +9,7 @@ from typing import Any
 from sidrec.config import load_yaml
 from sidrec.errors import ConfigError, nearest
 
-__all__ = ["SUFFIXES", "descriptions", "read", "recipe_names", "recipe_text"]
+__all__ = ["SUFFIXES", "descriptions", "label", "read", "recipe_names", "recipe_text"]
 
 SUFFIXES = (".yaml", ".yml")
 
@@ -35,6 +36,16 @@ def recipe_text(name: str) -> str:
 def descriptions() -> dict[str, str]:
     """Recipe name → what its author says about it."""
     return {name: str(read(name)[0].get("description", "")) for name in recipe_names()}
+
+
+def label(name_or_path: str) -> str:
+    """What the recommender of a recipe is called unless another name is given: the recipe's name, or its file's.
+
+    >>> label("rqvae-warm"), label("runs/my recipe.yaml")
+    ('rqvae-warm', 'my-recipe')
+    """
+    stem = Path(name_or_path).stem if name_or_path.endswith(SUFFIXES) else name_or_path
+    return re.sub(r"[^A-Za-z0-9_.-]+", "-", stem).lstrip("-._") or "recipe"
 
 
 def read(name_or_path: str) -> tuple[dict[str, Any], str]:

@@ -17,6 +17,7 @@ import polars as pl
 from sidrec.artifact import Artifact, ArtifactWriter, open_artifact
 from sidrec.config import RunSettings, build, kind_of
 from sidrec.data.dataset import Dataset
+from sidrec.data.index import index_text
 from sidrec.data.statistics import dataset_statistics
 from sidrec.embeddings.base import ContentEmbedder, Embedder
 from sidrec.embeddings.imported import ImportedVectors
@@ -32,7 +33,7 @@ from sidrec.stages.layout import RunFolder, StageResult, make_artifact, name_for
 from sidrec.stages.recipe import Recipe, needs_semantic_ids
 from sidrec.stages.recommend import load_recommender
 from sidrec.stages.run import Announce, run_recipe
-from sidrec.stages.tokenize import needs_embeddings
+from sidrec.stages.tokenize import needs_collaborative, needs_embeddings
 from sidrec.tokenizers.auto import resolve_auto
 from sidrec.types import Json
 
@@ -142,6 +143,11 @@ def _check(recipe: Recipe, dataset: Dataset) -> None:
             where=tokenizer.path,
             next="prepare the dataset together with its codes, which are then held out with the items",
         )
+    if needs_collaborative(tokenizer) and kind_of(recipe.collaborative or recipe.embeddings) != "collaborative":
+        raise ConfigError(
+            "collaborative: only vectors that are learnt from the remaining events do not know the new items",
+            next="set collaborative.kind=collaborative, or tokenizer.alpha=0",
+        )
     embedder: Embedder = build("embedder", recipe.embeddings)
     if needs_embeddings(tokenizer, dataset) and not isinstance(embedder, ContentEmbedder):
         raise DataError(
@@ -206,13 +212,8 @@ def _new_codes(work: RunFolder, dataset: Dataset, held: HeldOut) -> tuple[str, .
     if dataset.given_codes is None:
         return ()  # The tokenizer will say that there are none.
     new = held.grown.catalog.ids[len(held.warm.catalog) :]
-    codes = dataset.given_codes[dataset.catalog.rows(new)].tolist()
-    index = {
-        item: [f"<{chr(ord('a') + level)}_{code}>" for level, code in enumerate(path)]
-        for item, path in zip(new, codes, strict=True)
-    }
     file = work.path / "new_items.index.json"
-    file.write_text(json.dumps(index), encoding="utf-8")
+    file.write_text(index_text(new, dataset.given_codes[dataset.catalog.rows(new)]), encoding="utf-8")
     return (f"path={file}",)
 
 
@@ -227,7 +228,7 @@ def _write(
         "recommender": recommender.path.name,
         "kind": grown.config.kind,
         "part": PART,
-        "protocol": f"{rules} · {questions.config.describe()}",
+        "protocol": f"{rules} · {questions.config.describe(_origin_of_codes(tokenizer))}",
         **found,
     }
     per_user.write_parquet(writer.path / PER_USER)
@@ -242,6 +243,13 @@ def _write(
         examples=new["examples"],
         protocol=report["protocol"],
     )
+
+
+def _origin_of_codes(tokenizer: Artifact) -> str:
+    """How new items got their codes; only of what was learnt here is it known what it was learnt from."""
+    kind = tokenizer.config["kind"]
+    known = {"given": "that came with the data and may know the new items", "random": "at random"}
+    return known.get(kind, "by content")
 
 
 def _answer(evaluation: Artifact, protocol: Protocol) -> Answer:

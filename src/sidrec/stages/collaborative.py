@@ -1,7 +1,8 @@
 """Item vectors learnt from what users did: the item table of a recommender that is trained for it.
 
 The one crossing by which vectors come from a recommender; it stands above both rooms. Only training events are
-learnt from. LETTER takes its collaborative vectors from a SASRec of 32 dimensions (2024, arXiv:2405.07314).
+learnt from; validation events choose the checkpoint. An item without training events keeps a vector near its random
+start. LETTER takes its collaborative vectors from a SASRec of 32 dimensions (2024, arXiv:2405.07314).
 """
 
 from typing import Annotated, Literal

@@ -9,6 +9,7 @@ from sidrec.data.dataset import Dataset
 from sidrec.data.index import index_text, info_text, item_map_text
 from sidrec.embeddings.base import ItemEmbeddings
 from sidrec.errors import ArtifactError, DataError
+from sidrec.stages.extend import grown_catalog
 from sidrec.tokenizers.semantic_ids import SemanticIds
 
 __all__ = ["export"]
@@ -84,7 +85,8 @@ def _codes_text(artifact: Artifact, target: Path, items: list[str], *, upper: bo
     names = [str(row) for row in range(len(items))] if numbers else items
     if target.suffix == ".json":
         return index_text(names, codes, upper=upper)
-    return info_text(names, _dataset(artifact).catalog.titles_of(range(len(items))), codes, upper=upper)
+    catalog = grown_catalog(artifact, _dataset(artifact))
+    return info_text(names, catalog.titles_of(range(len(items))), codes, upper=upper)
 
 
 def _dataset(artifact: Artifact) -> Dataset:

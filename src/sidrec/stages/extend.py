@@ -82,7 +82,8 @@ def extend(
         run: device and progress; its seed is not used, that of the extended artefact is.
         tokenizer: name of the semantic IDs to extend; None takes the only ones there are.
         vectors: a `.npy` of the new items' vectors in the order of their table, where vectors are imported.
-        overrides: `path=FILE` names the index of the new items' codes, where codes are imported.
+        overrides: `path=FILE` names the index of the new items' codes, where codes are imported, and `item_map=FILE`
+            their numbers, if the index names items by number.
         name: of the new artefact; without it that of the old one and the version, such as `rqkmeans-v2`.
         force: make it even if it is up to date.
 
@@ -150,7 +151,7 @@ def _part(earlier: Artifact, overrides: Sequence[str]) -> Tokenizer:
     """The fitted tokenizer of an artefact; of one that imports codes, with the index of the new items."""
     cls: Any = part_class("tokenizer", str(earlier.config["kind"]))
     is_file = "path" in cls.Config.model_fields and issubclass(cls, ImportingTokenizer)
-    wrong = [text for text in overrides if not (is_file and text.startswith("path="))]
+    wrong = [text for text in overrides if not (is_file and text.startswith(("path=", "item_map=")))]
     if wrong:
         raise ConfigError(
             [f"{text}: an extension uses the tokenizer as it is" for text in wrong],
@@ -189,7 +190,8 @@ def _request(growth: _Growth, part: Tokenizer) -> Request:
         "dataset": growth.dataset.artifact,
         "extends": growth.earlier,
         "items": file_digest(growth.source),
-        **part.sources(),
+        # Of a fitted tokenizer the artefact holds all; what it was made from need not stand any longer.
+        **(part.sources() if isinstance(part, ImportingTokenizer) else {}),
     }
     if growth.embeddings is not None:
         parents["embeddings"] = growth.embeddings

@@ -113,10 +113,13 @@ def _base_of(name: str, where: str) -> dict[str, Any]:
 def part_config(family: str, kind: str, overrides: Iterable[str]) -> Config:
     """The checked configuration of one part, for stages that are run alone.
 
+    Settings may be written as in a recipe, where they stand under the part: `tokenizer.levels=4` or `levels=4`.
+
     Raises:
         ConfigError: no such kind, or wrong settings.
     """
-    fields = with_overrides({"kind": kind}, overrides)
+    slot_name = {"embedder": "embeddings"}.get(family, family)
+    fields = with_overrides({"kind": kind}, [text.removeprefix(f"{slot_name}.") for text in overrides])
     part = part_class(family, str(fields["kind"]))
     return parse(part.Config, fields, where="settings of the command line")
 

@@ -41,7 +41,8 @@ def tokenize(
         folder: the run.
         config: of a tokenizer; `auto` is resolved here and the artefact records what it became.
         run: seed, device, progress.
-        name: of the artefact; the tokenizer's kind by default.
+        name: of the artefact; the tokenizer's kind by default, with a part of its fingerprint where other semantic
+            IDs of that name are those of a recommender.
         force: make it even if it is up to date.
         embeddings: name of the vectors; None takes the only ones there are.
         collaborative: name of vectors learnt from what users did, for tokenizers that want them.
@@ -54,9 +55,13 @@ def tokenize(
     """
     dataset = Dataset.load(folder.dataset)
     config = resolve_auto(config, dataset)
-    name = name_for(kind_of(config), name)
     tokenizer: Tokenizer = build("tokenizer", config)
     request = _request(folder, tokenizer, dataset, run, embeddings, collaborative)
+    if name is None:
+        name = name_for(kind_of(config))
+        if _has_recommender(folder, name):
+            name = own_name(folder.tokenizer(name), request)
+    name = name_for(kind_of(config), name)
     scratch = run.scratch or folder.scratch(f"tokenize-{name}")
 
     def write(writer: ArtifactWriter) -> None:
@@ -66,6 +71,16 @@ def tokenize(
     if run.scratch is None:
         shutil.rmtree(scratch, ignore_errors=True)
     return result
+
+
+def _has_recommender(folder: RunFolder, name: str) -> bool:
+    """Whether a recommender of the run was made from these semantic IDs as they stand."""
+    try:
+        digest = open_artifact(folder.tokenizer(name), "tokenizer").digest
+    except ArtifactError:
+        return False
+    made = (open_artifact(folder.recommender(each), "recommender") for each in folder.names("recommender"))
+    return any(each.parents.get("tokenizer") == digest for each in made)
 
 
 def needs_embeddings(config: Config, dataset: Dataset) -> bool:
@@ -130,9 +145,19 @@ def _embeddings(folder: RunFolder, name: str | None, dataset: Dataset) -> Artifa
             next="import vectors with an embedder of kind 'import', "
             "or an index of codes with tokenizer.kind=given tokenizer.path=FILE",
         )
-    found = folder.only("embeddings", name)
+    found = folder.only("embeddings", name or _only_content(folder))
     check_dataset(found, dataset.artifact)
     return found
+
+
+def _only_content(folder: RunFolder) -> str | None:
+    """The name of the only vectors that are not learnt from what users did, if there is just one."""
+    content = [
+        name
+        for name in folder.names("embeddings")
+        if open_artifact(folder.embeddings(name), "embeddings").config["kind"] != "collaborative"
+    ]
+    return content[0] if len(content) == 1 else None
 
 
 def _collaborative(folder: RunFolder, name: str | None, dataset: Dataset) -> Artifact:
@@ -199,6 +224,10 @@ def write_codes(
         ids.check_extends(extends, catalog)
     tokenizer.save(writer.path)
     ids.save(writer.path, catalog)
+    if extends is not None:
+        # What the policy did it did to the new items alone.
+        facts = facts | {"settled_items": len(ids) - len(extends)}
+    facts = facts | {"tokenizer": kind_of(tokenizer.config)}
     writer.summary.update(write_quality(writer.path, quantized, settled, policy.kind, dataset, facts))
 
 

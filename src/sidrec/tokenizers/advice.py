@@ -28,12 +28,27 @@ def advice(report: Json) -> list[Json]:
     """Advice on a report, the most harmful first: `problem` with its figure, `reason` and `change`.
 
     Args:
-        report: `quality_report` with what else is known; see `quality_summary`.
+        report: `quality_report` with what else is known; see `quality_summary`. `tokenizer`, its kind, decides which
+            settings are named.
     """
     found: list[Json] = []
     for rule in RULES:
         found.extend(rule(report))
+    kind = report.get("tokenizer", "")
+    if kind == "random":
+        # The control is meant to say nothing about items.
+        found = [entry for entry in found if "chance" not in entry["problem"]]
+    if kind == "given":
+        return [entry | {"change": "make the codes anew, for example with tokenizer.kind=rqkmeans"} for entry in found]
+    if kind == "fsq":
+        return [entry | {"change": _for_fsq(entry["change"])} for entry in found]
     return found
+
+
+def _for_fsq(change: str) -> str:
+    """The change with the settings that FSQ has: no codebooks, but axes of values."""
+    is_about_use = "balanced" in change or "revive" in change
+    return "use other tokenizer.axes" if is_about_use else change.replace("tokenizer.codebook_size", "tokenizer.axes")
 
 
 def _advice(problem: str, reason: str, change: str) -> list[Json]:

@@ -78,8 +78,9 @@ class ImportingTokenizer(Tokenizer):
 class VectorTokenizer(Tokenizer):
     """Item vectors → semantic IDs.
 
-    `quantize` is a pure function of the fitted state: it needs vectors and nothing else, and the
-    same vectors always get the same codes. Collisions are settled afterwards by a named policy.
+    `quantize` is a function of the fitted state alone: it needs vectors and nothing else. The same vectors get the
+    same codes, whatever stands beside them, up to rounding where two codes are equally near. Collisions are settled
+    afterwards by a named policy.
     """
 
     @abstractmethod
@@ -93,7 +94,8 @@ class VectorTokenizer(Tokenizer):
 
         Args:
             embeddings: vectors of the catalogue.
-            run: seed, device, progress; with a scratch folder a killed `fit` goes on from there to the same codes.
+            run: seed, device, progress. A killed `fit` that is called again ends with the same codes; with a scratch
+                folder, RQ-VAE and what is built on it go on from their last checkpoint.
             collaborative: vectors of the same items learnt from what users did; only tokenizers with
                 `needs_collaborative` look at them.
         """
@@ -108,6 +110,11 @@ class VectorTokenizer(Tokenizer):
 
         At every level that of the nearest code by `metric`, whose codebook entry is then subtracted.
         """
+
+    @property
+    @abstractmethod
+    def dims(self) -> int:
+        """D, the size of the vectors that it was fitted on."""
 
     @property
     def metric(self) -> Metric:
@@ -138,12 +145,16 @@ class VectorTokenizer(Tokenizer):
         return tuple(len(codebook) for codebook in self.codebooks)
 
     def quantize(self, vectors: FloatArray) -> IntArray:
-        """Codes int32[N, L] of vectors float32[N, D], before collisions are settled."""
-        return self.quantize_latents(self.latents(vectors))
+        """Codes int32[N, L] of vectors float32[N, D], before collisions are settled.
+
+        Raises:
+            DataError: the vectors have another size than those it was fitted on.
+        """
+        return self.quantize_latents(self._latents(vectors))
 
     def quantized(self, vectors: FloatArray) -> Quantized:
         """The codes of vectors float32[N, D] with all that a collision policy may look at."""
-        latents = self.latents(vectors)
+        latents = self._latents(vectors)
         return Quantized(self.quantize_latents(latents), self.sizes, latents, self.codebooks, metric=self.metric)
 
     def encode(
@@ -164,6 +175,16 @@ class VectorTokenizer(Tokenizer):
         new = embeddings.vectors if extends is None else embeddings.vectors[len(extends) :]
         settled = settle_new(self.config.collisions, self.quantized(new), extends)
         return as_semantic_ids(settled, embeddings.catalog_digest, extends)
+
+    def _latents(self, vectors: FloatArray) -> FloatArray:
+        """The latents of vectors whose size was checked."""
+        if vectors.ndim != len(("N", "D")) or vectors.shape[1] != self.dims:
+            raise DataError(
+                f"vectors of shape {vectors.shape} for a tokenizer that learnt from {self.dims} dimensions",
+                expected=f"(items, {self.dims})",
+                next="use vectors of the embedder that it was fitted with",
+            )
+        return self.latents(vectors)
 
     @classmethod
     def _configured(cls, directory: Path) -> Self:

@@ -24,7 +24,7 @@ from sidrec.errors import DataError
 from sidrec.progress import Advance
 from sidrec.random import torch_seed
 from sidrec.tokenizers.base import TokenizerConfig
-from sidrec.tokenizers.networks import mlp, xavier_
+from sidrec.tokenizers.networks import diverged, mlp, xavier_
 from sidrec.tokenizers.residual import PIECE, ResidualTokenizer, sum_of_codes
 from sidrec.types import FloatArray, IntArray
 
@@ -92,6 +92,11 @@ class FSQ(ResidualTokenizer):
             _train(network, vectors_ND, config, torch_seed(run.seed, "fsq", "order"), advance)
         self._adopt(network)
         return self
+
+    @property
+    def dims(self) -> int:
+        """D, the size of the vectors that it was fitted on."""
+        return len(self.network.mean)
 
     def latents(self, vectors: FloatArray) -> FloatArray:
         """The bounded numbers float32[N, D'] before they are rounded; neighbouring values are 1 apart."""
@@ -161,8 +166,8 @@ class _Autoencoder(nn.Module):
     def fit_scaler(self, vectors_ND: Tensor) -> None:
         """Take over the mean of the vectors and their root mean square around it."""
         self.mean.copy_(vectors_ND.mean(0))
-        squares = sum((piece_BD - self.mean).square().sum() for piece_BD in vectors_ND.split(PIECE))
-        self.scale.copy_((squares / vectors_ND.numel()) ** 0.5).clamp_min_(1e-12)
+        squares = sum((piece_BD - self.mean).square().sum(dtype=torch.float64) for piece_BD in vectors_ND.split(PIECE))
+        self.scale.copy_(torch.as_tensor(squares / vectors_ND.numel()).sqrt().clamp_min(1e-12))
 
     def encode(self, vectors_BD: Tensor) -> Tensor:
         """Numbers float32[B, A] between plus and minus half the count of their values."""
@@ -191,11 +196,16 @@ def _train(network: _Autoencoder, vectors_ND: Tensor, config: FSQ.Config, seed: 
     batches = max(1, len(vectors_ND) // config.batch_size)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, config.epochs * batches)
     network.train(len(vectors_ND) > 1)
-    for _ in range(config.epochs):
+    for epoch in range(1, config.epochs + 1):
+        total = torch.zeros((), device=vectors_ND.device)
         order_N = torch.randperm(len(vectors_ND), generator=order).to(vectors_ND.device)
         for rows_B in order_N.tensor_split(batches):
             optimizer.zero_grad(set_to_none=True)
-            network.loss(vectors_ND[rows_B]).backward()
+            loss = network.loss(vectors_ND[rows_B])
+            loss.backward()
             optimizer.step()
             schedule.step()
+            total += loss.detach()
+        if not torch.isfinite(total):
+            raise diverged(epoch)
         advance()

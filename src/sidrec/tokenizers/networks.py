@@ -6,7 +6,9 @@ from itertools import pairwise
 import torch
 from torch import nn
 
-__all__ = ["mlp", "xavier_"]
+from sidrec.errors import TrainingError
+
+__all__ = ["diverged", "mlp", "xavier_"]
 
 
 def mlp(widths: Sequence[int], dropout: float = 0.0, batch_norm: bool = False) -> nn.Sequential:
@@ -33,3 +35,12 @@ def xavier_(module: nn.Module, seed: int) -> None:
         if isinstance(layer, nn.Linear):
             nn.init.xavier_normal_(layer.weight, generator=generator)
             nn.init.zeros_(layer.bias)
+
+
+def diverged(epoch: int) -> TrainingError:
+    """The error of a training whose loss is no longer a number."""
+    return TrainingError(
+        f"the tokenizer's loss is no longer a number in epoch {epoch}",
+        expected="a smaller learning rate, or vectors of a usual scale",
+        next="lower tokenizer.lr",
+    )

@@ -27,7 +27,7 @@ from sidrec.types import FloatArray, IntArray
 
 __all__ = ["OPQ"]
 
-STATE, ROTATION = "tokenizer.safetensors", "rotation"
+STATE, ROTATION, DIMS = "tokenizer.safetensors", "rotation", "dims"
 
 
 class OPQ(ResidualTokenizer):
@@ -54,6 +54,7 @@ class OPQ(ResidualTokenizer):
         """Items that rotation and codebooks are learned from; larger catalogues are sampled."""
 
     _rotation: FloatArray | None = None
+    _dims: int = 0
 
     @property
     def rotation(self) -> FloatArray:
@@ -80,7 +81,7 @@ class OPQ(ResidualTokenizer):
         if total > config.sample:
             draw = generator(run.seed, "opq", "sample")
             rows = np.sort(draw.choice(total, config.sample, replace=False, shuffle=False))
-        self._rotation, points = np.eye(padded, dtype=np.float32), embeddings.vectors[rows]
+        self._dims, self._rotation, points = dims, np.eye(padded, dtype=np.float32), embeddings.vectors[rows]
         self._codebooks = []
         with run.progress("fit codebooks", num_levels * config.iterations) as advance:
             if config.rotate and len(points) > 1:
@@ -113,6 +114,12 @@ class OPQ(ResidualTokenizer):
         matrix.train(points)
         return library.vector_to_array(matrix.A).reshape(dims, dims).copy()
 
+    @property
+    def dims(self) -> int:
+        """D, the size of the vectors that it was fitted on, without padding."""
+        _ = self.rotation
+        return self._dims
+
     def latents(self, vectors: FloatArray) -> FloatArray:
         """The vectors float32[N, D'], padded with zeros and rotated."""
         points = _padded(vectors, len(self.rotation))
@@ -141,14 +148,14 @@ class OPQ(ResidualTokenizer):
         """Write configuration, rotation and codebooks."""
         super().save(directory)
         books = {f"codebook_{level}": book for level, book in enumerate(self.codebooks)}
-        save_file({**books, ROTATION: self.rotation}, directory / STATE)
+        save_file({**books, ROTATION: self.rotation, DIMS: np.array([self.dims])}, directory / STATE)
 
     @classmethod
     def load(cls, directory: Path) -> Self:
         """Rebuild a tokenizer from `save`'s files."""
         tokenizer = cls._configured(directory)
         state = load_file(directory / STATE)
-        tokenizer._rotation = state.pop(ROTATION)
+        tokenizer._rotation, tokenizer._dims = state.pop(ROTATION), int(state.pop(DIMS)[0])
         tokenizer._codebooks = [state[f"codebook_{level}"] for level in range(len(state))]
         return tokenizer
 

@@ -75,7 +75,7 @@ def _tensors(path: Path) -> Mapping[str, Tensor]:
 
 
 def _reason(error: Exception) -> str:
-    return f"the weights cannot be read without running code from the file: {str(error).strip().partition(chr(10))[0]}"
+    return f"no file of weights that can be read without running code from it ({type(error).__name__})"
 
 
 def _linear_layers(layers: Mapping[int, Mapping[str, Tensor]]) -> list[tuple[Tensor, Tensor]]:

@@ -20,11 +20,14 @@ __all__ = ["code_quality", "level_usage", "quality_report", "quality_summary", "
 
 
 def quality_report(quantized: Quantized, settled: Settled, policy: str) -> Json:
-    """Quality of the codes `before` and `after` collisions were settled, and what the policy did."""
+    """Quality of the codes `before` and `after` collisions were settled, and what the policy did and met."""
     return {
         "policy": policy,
+        "settled_items": len(settled.codes),
         "moved_items": settled.num_moved,
         "moved_far": settled.num_far,
+        "copies": settled.num_copies,
+        "crowded_prefixes": settled.num_crowded,
         "before": code_quality(quantized.codes, quantized.sizes),
         "after": code_quality(settled.codes, settled.sizes),
     }

@@ -103,12 +103,22 @@ def _collision_rows(report: Json) -> list[dict[str, str]]:
             "groups": f"{quality['colliding_groups']:,}",
             "largest group": f"{quality['largest_group']:,}",
             "fullest prefix": f"{quality['fullest_prefix']:,}",
+            "settled": "",
+            "exact copies": "",
+            "crowded prefixes": "",
             "moved": "",
             "moved far": "",
         }
         for when, quality in (("before", report["before"]), ("after", report["after"]))
     ]
-    rows[1] |= {"moved": f"{report['moved_items']:,}", "moved far": f"{report['moved_far']:,}"}
+    copies = report["copies"]
+    rows[1] |= {
+        "settled": f"{report['settled_items']:,}",
+        "exact copies": "–" if copies is None else f"{copies:,}",
+        "crowded prefixes": f"{report['crowded_prefixes']:,}",
+        "moved": f"{report['moved_items']:,}",
+        "moved far": f"{report['moved_far']:,}",
+    }
     return rows
 
 

@@ -40,7 +40,7 @@ class RandomCodes(ImportingTokenizer):
         @classmethod
         def _works_without_vectors(cls, value: Any) -> Any:
             if load_class("collision", value.kind).needs_vectors:
-                raise ValueError("drawn codes have no vectors to compare; use keep or append_level")
+                raise ValueError("drawn codes have no vectors to compare; use keep, append_level or hashed_round_robin")
             return value
 
     def codes(self, dataset: Dataset, run: RunSettings = RunSettings()) -> tuple[IntArray, tuple[int, ...]]:

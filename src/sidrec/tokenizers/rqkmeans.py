@@ -94,6 +94,11 @@ class RQKMeans(ResidualTokenizer):
             advance=advance,
         )[0]
 
+    @property
+    def dims(self) -> int:
+        """D, the size of the vectors that it was fitted on."""
+        return self.codebooks[0].shape[1]
+
     def latents(self, vectors: FloatArray) -> FloatArray:
         """The vectors themselves, at length 1 if so configured."""
         points = np.ascontiguousarray(vectors, np.float32)

@@ -174,6 +174,11 @@ class RQVAE(ResidualTokenizer):
         find_checkpoint(run.scratch, start_digest(network, parts, self.config, run))
         return run.scratch
 
+    @property
+    def dims(self) -> int:
+        """D, the size of the vectors that it was fitted on."""
+        return len(self.network.mean)
+
     def latents(self, vectors: FloatArray) -> FloatArray:
         """The encoder's output float32[N, D']."""
         points = torch.from_numpy(np.ascontiguousarray(vectors, np.float32))

@@ -13,10 +13,10 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
-from sidrec.errors import TrainingError
 from sidrec.progress import Advance
 from sidrec.random import torch_seed
 from sidrec.tokenizers.checkpoint import load_checkpoint, save_checkpoint
+from sidrec.tokenizers.networks import diverged
 from sidrec.tokenizers.quality import code_quality
 from sidrec.tokenizers.quantizer import QuantizerOutput
 from sidrec.tokenizers.residual import residual_codes
@@ -163,11 +163,7 @@ class RQVAETraining:
         """Look, report, revive; whether training stops early."""
         config = self.config
         if not torch.isfinite(self.loss_sum):
-            raise TrainingError(
-                f"the tokenizer's loss is no longer a number in epoch {epoch}",
-                expected="a smaller learning rate, or vectors of a usual scale",
-                next="lower tokenizer.lr, or leave tokenizer.standardize=true",
-            )
+            raise diverged(epoch)
         stops = False
         if config.validate_every and (epoch % config.validate_every == 0 or epoch == config.epochs):
             stops = self._look(epoch, advance)
