@@ -18,6 +18,7 @@ from sidrec.embeddings.imported import ImportedVectors
 from sidrec.errors import ArtifactError, ConfigError, DataError
 from sidrec.registry import REGISTRY
 from sidrec.stages.embed import embed
+from sidrec.stages.export import export
 from sidrec.stages.extend import extend, grown_catalog, grown_vectors
 from sidrec.stages.layout import RunFolder
 from sidrec.stages.tokenize import tokenize
@@ -111,6 +112,22 @@ def test_an_extension_can_be_extended(folder: RunFolder, new: Path, tmp_path: Pa
     record = json.loads((third.artifact.path / "growth.json").read_text())
     assert [(line["version"], line["first_row"], line["items"]) for line in record] == [(2, 24, 3), (3, 27, 1)]
     assert grown_catalog(third.artifact, Dataset.load(folder.dataset)).ids[24:] == ["n1", "n2", "n3", "n4"]
+
+
+def test_an_extension_is_exported_with_the_titles_of_its_new_items(
+    folder: RunFolder, new: Path, tmp_path: Path
+) -> None:
+    tokenize(folder, SMALL, RUN)
+    extended = extend(folder, new, RUN).artifact
+    export(extended.path, tmp_path / "info.txt")
+    lines = (tmp_path / "info.txt").read_text().splitlines()
+    titles = grown_catalog(extended, Dataset.load(folder.dataset)).titles_of(range(27))
+    assert [line.split("\t")[1] for line in lines] == titles
+    assert (
+        extended.summary["moved_items"]
+        <= json.loads((extended.path / "quality.json").read_text())["settled_items"]
+        == 3
+    )
 
 
 def test_a_learned_tokenizer_extends_without_its_training(folder: RunFolder, new: Path) -> None:

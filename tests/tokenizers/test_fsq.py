@@ -4,7 +4,7 @@ import torch
 
 from sidrec.config import RunSettings
 from sidrec.embeddings.base import ItemEmbeddings
-from sidrec.errors import ConfigError, DataError
+from sidrec.errors import ConfigError, DataError, TrainingError
 from sidrec.testing.tokenizer_contract import blobs
 from sidrec.tokenizers.fsq import FSQ, grids
 from sidrec.tokenizers.quality import level_usage, relative_error
@@ -79,3 +79,14 @@ def test_wrong_settings_and_unfitted_say_so() -> None:
         FSQ(axes=(8, 1))
     with pytest.raises(DataError, match="no network yet"):
         FSQ().latents(blobs(4))
+
+
+def test_a_loss_that_is_no_number_ends_training() -> None:
+    with pytest.raises(TrainingError, match="no longer a number in epoch"):
+        FSQ(levels=2, axes=(4, 4), layers=(8,), epochs=20, lr=1e30).fit(ItemEmbeddings(blobs(60), "blobs", "digest"))
+
+
+def test_vectors_of_a_huge_scale_are_standardised() -> None:
+    vectors = blobs(120) * np.float32(1e17)
+    tokenizer = FSQ(levels=2, axes=(4, 4), layers=(8,), epochs=5).fit(ItemEmbeddings(vectors, "blobs", "digest"))
+    assert len(np.unique(tokenizer.quantize(vectors), axis=0)) > 10

@@ -114,6 +114,13 @@ def _check_codes(tokenizer: VectorTokenizer, vectors: FloatArray) -> None:
     batches = [tokenizer.quantize(batch) for batch in np.array_split(vectors, 7)]
     assert np.array_equal(np.concatenate(batches), codes), "a vector's codes do not depend on its neighbours"
     assert np.array_equal(tokenizer.quantize(vectors[::-1].copy())[::-1], codes), "nor on the order"
+    assert tokenizer.dims == vectors.shape[1]
+    for wrong in (vectors[:, :-1], np.concatenate([vectors, vectors], axis=1)):
+        try:
+            tokenizer.quantize(wrong)
+        except DataError:
+            continue
+        raise AssertionError("vectors of another size are refused")
 
 
 def _check_residuals(tokenizer: VectorTokenizer, vectors: FloatArray) -> None:

@@ -150,11 +150,11 @@ class VectorTokenizer(Tokenizer):
         Raises:
             DataError: the vectors have another size than those it was fitted on.
         """
-        return self.quantize_latents(self._latents(vectors))
+        return self.quantize_latents(self.checked_latents(vectors))
 
     def quantized(self, vectors: FloatArray) -> Quantized:
         """The codes of vectors float32[N, D] with all that a collision policy may look at."""
-        latents = self._latents(vectors)
+        latents = self.checked_latents(vectors)
         return Quantized(self.quantize_latents(latents), self.sizes, latents, self.codebooks, metric=self.metric)
 
     def encode(
@@ -176,8 +176,12 @@ class VectorTokenizer(Tokenizer):
         settled = settle_new(self.config.collisions, self.quantized(new), extends)
         return as_semantic_ids(settled, embeddings.catalog_digest, extends)
 
-    def _latents(self, vectors: FloatArray) -> FloatArray:
-        """The latents of vectors whose size was checked."""
+    def checked_latents(self, vectors: FloatArray) -> FloatArray:
+        """The latents float32[N, D'] of vectors float32[N, D].
+
+        Raises:
+            DataError: the vectors have another size than those it was fitted on.
+        """
         if vectors.ndim != len(("N", "D")) or vectors.shape[1] != self.dims:
             raise DataError(
                 f"vectors of shape {vectors.shape} for a tokenizer that learnt from {self.dims} dimensions",

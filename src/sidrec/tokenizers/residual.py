@@ -121,7 +121,7 @@ class ResidualTokenizer(VectorTokenizer):
         """
         codes = np.empty((len(vectors), len(self.codebooks)), np.int32)
         for start in range(0, len(vectors), PIECE):
-            latents = self.latents(vectors[start : start + PIECE])
+            latents = self.checked_latents(vectors[start : start + PIECE])
             codes[start : start + PIECE] = self.quantize_latents(latents)
         return codes
 
