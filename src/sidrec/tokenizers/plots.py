@@ -34,7 +34,8 @@ def draw_quality(path: Path, codes_NL: IntArray, sizes: Sequence[int], report: J
     canvas = FigureCanvasAgg(figure)
     axes: list[Any] = list(np.atleast_1d(figure.subplots(rows, columns)).reshape(-1))
     for level, (size, usage) in enumerate(zip(sizes, after["levels"], strict=True)):
-        _draw_level(axes[level], np.bincount(codes_NL[:, level], minlength=size), level, usage)
+        name = f"level {level + 1}" if level < len(before["levels"]) else f"level {level + 1} (counter)"
+        _draw_level(axes[level], np.bincount(codes_NL[:, level], minlength=size), name, usage)
     _draw_groups(axes[len(sizes)], before, after)
     for name, panel in zip(prefix_panels, axes[len(sizes) + 1 :], strict=False):
         PREFIX_PANELS[name](panel, report[name])
@@ -44,15 +45,14 @@ def draw_quality(path: Path, codes_NL: IntArray, sizes: Sequence[int], report: J
     canvas.print_png(path, metadata={"Software": None})
 
 
-def _draw_level(axes: Any, counts: IntArray, level: int, usage: Json) -> None:
+def _draw_level(axes: Any, counts: IntArray, name: str, usage: Json) -> None:
     ranked = np.sort(counts)[::-1]
     axes.fill_between(np.arange(len(ranked) + 1), np.append(ranked, 0), step="post", color=BAR)
     axes.axhline(ranked.mean(), color=SECOND, linewidth=1, label="even use")
-    axes.set_title(
-        f"level {level + 1}: {usage['used']} of {usage['size']} used, perplexity {usage['perplexity']:.1f}", fontsize=9
-    )
+    axes.set_title(f"{name}: {usage['used']} of {usage['size']} used, perplexity {usage['perplexity']:.1f}", fontsize=9)
     axes.set_xlabel("codes, most used first")
     axes.set_ylabel("items")
+    axes.xaxis.get_major_locator().set_params(integer=True)
     axes.set_ylim(bottom=0)
     axes.legend(frameon=False, fontsize=8)
 
@@ -68,7 +68,7 @@ def _draw_groups(axes: Any, before: Json, after: Json) -> None:
     axes.set_yscale("log")
     axes.set_title(f"collision rate {before['collision_rate']:.4f} → {after['collision_rate']:.4f}", fontsize=9)
     axes.set_xlabel("items behind a semantic ID")
-    axes.set_ylabel("semantic IDs")
+    axes.set_ylabel("semantic IDs (log scale)")
     axes.legend(frameon=False, fontsize=8)
 
 
@@ -91,7 +91,7 @@ def _draw_against_chance(axes: Any, found: Sequence[float], by_chance: Sequence[
     axes.plot(depths, found, marker="o", color=BAR, label="these codes")
     axes.plot(depths[: len(by_chance)], by_chance, marker="o", color=SECOND, linewidth=1, label="by chance")
     axes.set_xticks(depths)
-    axes.set_xlabel("first codes")
+    axes.set_xlabel("number of first codes")
     axes.set_ylim(bottom=0)
     axes.legend(frameon=False, fontsize=8)
 
