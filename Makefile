@@ -4,6 +4,8 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
+# Two workers of one thread each: tiny matrix products gain nothing from threads that wait for each other.
+PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2
 
 .PHONY: demo test test-slow lint types imports spelling docs bench lock clean help
 
@@ -14,10 +16,10 @@ demo: $(VENV)/.demo  ## real data to a comparison of five recommenders and reada
 	$(BIN)/python examples/demo.py
 
 test: lint types imports spelling  ## what CI checks: lint, types, import contracts, spelling, fast tests (SIDREC_DATA: see test-slow)
-	$(BIN)/python -m pytest -n 2
+	$(PYTEST)
 
 test-slow: $(VENV)/.dev  ## the tests that take minutes; with SIDREC_DATA=<folder> also those on published data
-	$(BIN)/python -m pytest -n 2 -m "slow and not gpu"
+	$(PYTEST) -m "slow and not gpu"
 
 lint: $(VENV)/.dev
 	$(BIN)/ruff format --check .
