@@ -155,6 +155,11 @@ def test_a_resumed_training_equals_an_uninterrupted_one(
 
 def test_ctrl_c_before_a_verb_begins_is_reported_too(sidrec, monkeypatch) -> None:
     monkeypatch.setattr("sidrec.cli.main.Verbs.make_context", lambda *_, **__: signal.raise_signal(signal.SIGINT))
-    done = sidrec("recipes", "ls")
+    # A process started in the background ignores the signal, and so would the test.
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        done = sidrec("recipes", "ls")
+    finally:
+        signal.signal(signal.SIGINT, before)
     assert (done.code, done.out) == (1, "")
     assert INTERRUPTED in done.err
