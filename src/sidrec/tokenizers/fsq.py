@@ -9,31 +9,26 @@ before they are bounded, levels have no order of importance. Left out: everythin
 """
 
 from itertools import product
-from pathlib import Path
 from typing import Literal, Self
 
 import numpy as np
 import torch
 from pydantic import Field, field_validator
-from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from sidrec.config import RunSettings
 from sidrec.embeddings.base import ItemEmbeddings
-from sidrec.errors import DataError
 from sidrec.progress import Advance
 from sidrec.random import torch_seed
+from sidrec.tokenizers.autoencoder import AutoencoderTokenizer, ScaledNetwork
 from sidrec.tokenizers.base import TokenizerConfig
 from sidrec.tokenizers.networks import diverged, mlp, xavier_
-from sidrec.tokenizers.residual import PIECE, ResidualTokenizer, sum_of_codes
-from sidrec.types import FloatArray, IntArray
+from sidrec.types import FloatArray
 
 __all__ = ["FSQ", "grids"]
 
-STATE = "tokenizer.safetensors"
 
-
-class FSQ(ResidualTokenizer):
+class FSQ(AutoencoderTokenizer):
     """A learned quantiser without codebooks."""
 
     class Config(TokenizerConfig):
@@ -62,19 +57,6 @@ class FSQ(ResidualTokenizer):
                 raise ValueError("a number needs at least two values")
             return value
 
-    _network: "_Autoencoder | None" = None
-
-    @property
-    def network(self) -> "_Autoencoder":
-        """The fitted network, on the CPU.
-
-        Raises:
-            DataError: the tokenizer has not been fitted.
-        """
-        if self._network is None:
-            raise DataError("this FSQ has no network yet", next="call fit(embeddings) first")
-        return self._network
-
     def fit(
         self,
         embeddings: ItemEmbeddings,
@@ -87,51 +69,24 @@ class FSQ(ResidualTokenizer):
         network = self._new_network(embeddings.vectors.shape[1])
         xavier_(network, torch_seed(run.seed, "fsq", "weights"))
         vectors_ND = torch.from_numpy(np.ascontiguousarray(embeddings.vectors, np.float32)).to(device)
-        network.to(device).fit_scaler(vectors_ND)
+        network.to(device)
+        network.fit_scaler(vectors_ND)
         with run.progress("train the tokenizer", config.epochs) as advance:
             _train(network, vectors_ND, config, torch_seed(run.seed, "fsq", "order"), advance)
         self._adopt(network)
         return self
 
-    @property
-    def dims(self) -> int:
-        """D, the size of the vectors that it was fitted on."""
-        return len(self.network.mean)
-
-    def latents(self, vectors: FloatArray) -> FloatArray:
-        """The bounded numbers float32[N, D'] before they are rounded; neighbouring values are 1 apart."""
-        points = torch.from_numpy(np.ascontiguousarray(vectors, np.float32))
-        with torch.inference_mode():
-            return torch.cat([self.network.encode(piece) for piece in points.split(PIECE)]).numpy()
-
-    def reconstruct(self, codes: IntArray) -> FloatArray:
-        """Vectors float32[N, D] that the decoder makes of codes."""
-        points = torch.from_numpy(sum_of_codes(codes, self.codebooks))
-        with torch.inference_mode():
-            return torch.cat([self.network.decode(piece) for piece in points.split(PIECE)]).numpy()
-
-    def save(self, directory: Path) -> None:
-        """Write configuration and weights."""
-        super().save(directory)
-        save_file(self.network.state_dict(), directory / STATE)
-
-    @classmethod
-    def load(cls, directory: Path) -> Self:
-        """Rebuild a tokenizer from `save`'s files."""
-        tokenizer = cls._configured(directory)
-        state = load_file(directory / STATE)
-        network = tokenizer._new_network(len(state["mean"]))
-        network.load_state_dict(state)
-        tokenizer._adopt(network)
-        return tokenizer
-
     def _new_network(self, dims: int) -> "_Autoencoder":
         config: FSQ.Config = self.config
         return _Autoencoder([dims, *config.layers], config.axes * config.levels)
 
-    def _adopt(self, network: "_Autoencoder") -> None:
-        self._network = network.cpu().eval().requires_grad_(False)
-        self._codebooks = grids(self.config.axes, self.config.levels)
+    def _network_of(self, state: dict[str, Tensor]) -> "_Autoencoder":
+        network = self._new_network(len(state["mean"]))
+        network.load_state_dict(state)
+        return network
+
+    def _books_of(self, network: "_Autoencoder") -> list[FloatArray]:
+        return grids(self.config.axes, self.config.levels)
 
 
 def grids(axes: tuple[int, ...], levels: int) -> list[FloatArray]:
@@ -148,26 +103,15 @@ def grids(axes: tuple[int, ...], levels: int) -> list[FloatArray]:
     return out
 
 
-class _Autoencoder(nn.Module):
+class _Autoencoder(ScaledNetwork):
     """Encoder to bounded numbers, rounding with straight-through gradients, decoder."""
 
     def __init__(self, widths: list[int], axes: tuple[int, ...]) -> None:
-        super().__init__()
+        super().__init__(widths[0])
         self.encoder = nn.Sequential(mlp([*widths, len(axes)]), nn.BatchNorm1d(len(axes), affine=False))
         self.decoder = mlp([len(axes), *reversed(widths)])
-        self.mean: Tensor
-        self.scale: Tensor
         self.values_A: Tensor
-        self.register_buffer("mean", torch.zeros(widths[0]))
-        self.register_buffer("scale", torch.ones(()))
         self.register_buffer("values_A", torch.tensor(axes, dtype=torch.float32))
-
-    @torch.no_grad()
-    def fit_scaler(self, vectors_ND: Tensor) -> None:
-        """Take over the mean of the vectors and their root mean square around it."""
-        self.mean.copy_(vectors_ND.mean(0))
-        squares = sum((piece_BD - self.mean).square().sum(dtype=torch.float64) for piece_BD in vectors_ND.split(PIECE))
-        self.scale.copy_(torch.as_tensor(squares / vectors_ND.numel()).sqrt().clamp_min(1e-12))
 
     def encode(self, vectors_BD: Tensor) -> Tensor:
         """Numbers float32[B, A] between plus and minus half the count of their values."""
@@ -179,9 +123,9 @@ class _Autoencoder(nn.Module):
         rounded_BA = torch.minimum((numbers_BA + outer_A).round().clamp_min(0), 2 * outer_A) - outer_A
         return numbers_BA + (rounded_BA - numbers_BA).detach()
 
-    def decode(self, numbers_BA: Tensor) -> Tensor:
-        """Vectors float32[B, D] of rounded numbers [B, A]."""
-        return self.decoder(numbers_BA) * self.scale + self.mean
+    def decode(self, latents_BD: Tensor) -> Tensor:
+        """Vectors float32[B, D] of rounded numbers [B, D']."""
+        return self.decoder(latents_BD) * self.scale + self.mean
 
     def loss(self, vectors_BD: Tensor) -> Tensor:
         """Mean squared error of the standardised vectors: 1 is no better than their mean."""

@@ -14,7 +14,6 @@ from typing import Literal, Self
 
 import numpy as np
 import torch
-from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from sidrec.artifact import file_digest
@@ -22,23 +21,22 @@ from sidrec.config import RunSettings
 from sidrec.embeddings.base import ItemEmbeddings
 from sidrec.errors import DataError
 from sidrec.random import torch_seed
+from sidrec.tokenizers.autoencoder import AutoencoderTokenizer
 from sidrec.tokenizers.published import published_state
 from sidrec.tokenizers.quantizer import ResidualQuantizer
-from sidrec.tokenizers.residual import ResidualTokenizer, sum_of_codes
 from sidrec.tokenizers.rqvae_config import RQVAEConfig
-from sidrec.tokenizers.rqvae_network import CHUNK, ResidualAutoencoder
+from sidrec.tokenizers.rqvae_network import ResidualAutoencoder
 from sidrec.tokenizers.rqvae_training import Look, RQVAETraining, Term
 from sidrec.training.checkpoints import find_checkpoint, start_digest
 from sidrec.training.isolation import isolated_rng
-from sidrec.types import FloatArray, IntArray, Metric
+from sidrec.types import FloatArray, Metric
 
 __all__ = ["RQVAE"]
 
-STATE = "tokenizer.safetensors"
 BOOK = "quantizer.codebooks."
 
 
-class RQVAE(ResidualTokenizer):
+class RQVAE(AutoencoderTokenizer):
     """A learned residual quantizer.
 
     Attributes:
@@ -51,18 +49,6 @@ class RQVAE(ResidualTokenizer):
         kind: Literal["rqvae"] = "rqvae"  # type: ignore[assignment]  # narrows the family's field
 
     look: Look | None = None
-    _network: ResidualAutoencoder | None = None
-
-    @property
-    def network(self) -> ResidualAutoencoder:
-        """The fitted network, on the CPU.
-
-        Raises:
-            DataError: the tokenizer has not been fitted.
-        """
-        if self._network is None:
-            raise DataError(f"this {type(self).__name__} has no network yet", next="call fit(embeddings) first")
-        return self._network
 
     @property
     def metric(self) -> Metric:
@@ -174,35 +160,6 @@ class RQVAE(ResidualTokenizer):
         find_checkpoint(run.scratch, start_digest(network, parts, self.config, run))
         return run.scratch
 
-    @property
-    def dims(self) -> int:
-        """D, the size of the vectors that it was fitted on."""
-        return len(self.network.mean)
-
-    def latents(self, vectors: FloatArray) -> FloatArray:
-        """The encoder's output float32[N, D']."""
-        points = torch.from_numpy(np.ascontiguousarray(vectors, np.float32))
-        with torch.inference_mode():
-            return self.network.encode_all(points).numpy()
-
-    def reconstruct(self, codes: IntArray) -> FloatArray:
-        """Vectors float32[N, D] that the decoder makes of codes."""
-        points = torch.from_numpy(sum_of_codes(codes, self.codebooks))
-        with torch.inference_mode():
-            return torch.cat([self.network.decode(batch) for batch in points.split(CHUNK)]).numpy()
-
-    def save(self, directory: Path) -> None:
-        """Write configuration and weights."""
-        super().save(directory)
-        save_file(self.network.state_dict(), directory / STATE)
-
-    @classmethod
-    def load(cls, directory: Path) -> Self:
-        """Rebuild a tokenizer from `save`'s files."""
-        tokenizer = cls._configured(directory)
-        tokenizer._adopt(tokenizer._network_of(load_file(directory / STATE)))
-        return tokenizer
-
     def _published(self, dims: int) -> ResidualAutoencoder:
         """The network of published weights."""
         path: str = self.config.weights
@@ -231,9 +188,8 @@ class RQVAE(ResidualTokenizer):
         network.load_state_dict(state)
         return network
 
-    def _adopt(self, network: ResidualAutoencoder) -> None:
-        self._network = network.cpu().eval()
-        self._codebooks = [book.detach().numpy() for book in network.quantizer.codebooks]
+    def _books_of(self, network: ResidualAutoencoder) -> list[FloatArray]:
+        return [book.detach().numpy() for book in network.quantizer.codebooks]
 
     def _new_network(self, widths: Sequence[int], sizes: Sequence[int]) -> ResidualAutoencoder:
         config: RQVAE.Config = self.config

@@ -11,13 +11,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from sidrec.tokenizers.autoencoder import ScaledNetwork
 from sidrec.tokenizers.networks import mlp, xavier_
 from sidrec.tokenizers.quantizer import QuantizerOutput, ResidualQuantizer
 
-__all__ = ["CHUNK", "Losses", "Reconstruction", "ResidualAutoencoder", "reconstruction_loss"]
-
-CHUNK = 4096
-"""Rows that go through encoder or decoder at once outside of training."""
+__all__ = ["Losses", "Reconstruction", "ResidualAutoencoder", "reconstruction_loss"]
 
 Reconstruction = Literal["mse", "l1", "infonce"]
 """How far a rebuilt vector is from its own."""
@@ -31,7 +29,7 @@ class Losses:
     quantized: QuantizerOutput
 
 
-class ResidualAutoencoder(nn.Module):
+class ResidualAutoencoder(ScaledNetwork):
     """MLP encoder, residual quantizer, MLP decoder.
 
     Args:
@@ -56,16 +54,12 @@ class ResidualAutoencoder(nn.Module):
         reconstruction: Reconstruction = "mse",
         temperature: float = 0.1,
     ) -> None:
-        super().__init__()
+        super().__init__(widths[0])
         self.encoder = mlp(widths, dropout, batch_norm)
         self.decoder = mlp(list(reversed(widths)), dropout, batch_norm)
         self.quantizer = quantizer
         self.skip, self.temperature = skip, temperature
         self.reconstruction: Reconstruction = reconstruction
-        self.mean: Tensor
-        self.scale: Tensor
-        self.register_buffer("mean", torch.zeros(widths[0]))
-        self.register_buffer("scale", torch.ones(()))
 
     @torch.no_grad()
     def initialize_weights(self, seed: int) -> None:
@@ -75,13 +69,6 @@ class ResidualAutoencoder(nn.Module):
             for stack in (self.encoder, self.decoder):
                 nn.init.zeros_(_last_linear(stack).weight)
 
-    @torch.no_grad()
-    def fit_scaler(self, vectors_ND: Tensor) -> None:
-        """Take over the mean of the vectors and their root mean square around it, without a second copy of them."""
-        self.mean.copy_(vectors_ND.mean(0))
-        total = sum((part - self.mean).square().sum(dtype=torch.float64) for part in vectors_ND.split(CHUNK))
-        self.scale.copy_(torch.as_tensor(total / vectors_ND.numel()).sqrt().clamp_min(1e-12))
-
     def encode(self, vectors_BD: Tensor) -> Tensor:
         """Latents float32[B, D'] of vectors [B, D]."""
         return self._encode((vectors_BD - self.mean) / self.scale).float()
@@ -89,11 +76,6 @@ class ResidualAutoencoder(nn.Module):
     def decode(self, latents_BD: Tensor) -> Tensor:
         """Vectors float32[B, D] of latents [B, D']."""
         return self._decode(latents_BD).float() * self.scale + self.mean
-
-    @torch.no_grad()
-    def encode_all(self, vectors_ND: Tensor) -> Tensor:
-        """Latents float32[N, D'] of many vectors, in chunks; call in eval mode."""
-        return torch.cat([self.encode(chunk_BD) for chunk_BD in vectors_ND.split(CHUNK)])
 
     def losses(self, vectors_BD: Tensor, bf16: bool = False) -> Losses:
         """The loss terms of a batch.

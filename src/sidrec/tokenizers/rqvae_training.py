@@ -15,13 +15,14 @@ from torch import Tensor
 
 from sidrec.progress import Advance
 from sidrec.random import torch_seed
+from sidrec.tokenizers.autoencoder import CHUNK
 from sidrec.tokenizers.checkpoint import load_checkpoint, save_checkpoint
 from sidrec.tokenizers.networks import diverged
 from sidrec.tokenizers.quality import code_quality
 from sidrec.tokenizers.quantizer import QuantizerOutput
 from sidrec.tokenizers.residual import residual_codes
 from sidrec.tokenizers.rqvae_config import RQVAEConfig
-from sidrec.tokenizers.rqvae_network import CHUNK, ResidualAutoencoder
+from sidrec.tokenizers.rqvae_network import ResidualAutoencoder
 
 __all__ = ["Look", "RQVAETraining", "Term"]
 
