@@ -1,4 +1,6 @@
+import pytest
 import torch
+from torch import nn
 
 from sidrec.tokenizers.networks import mlp, xavier_
 
@@ -23,3 +25,17 @@ def test_it_is_what_it_says() -> None:
     points = torch.randn(7, 3)
     by_hand = torch.relu(points @ network[1].weight.T + network[1].bias) @ network[4].weight.T + network[4].bias
     torch.testing.assert_close(network(points), by_hand)
+
+
+@pytest.mark.parametrize("dropout", [0.0, 0.3])
+def test_the_fast_way_has_the_values_and_gradients_of_the_plain_one(dropout: float) -> None:
+    network = mlp([6, 9, 5, 2], dropout)
+    xavier_(network, seed=0)
+    network.eval()
+    points = torch.randn(7, 6, generator=torch.Generator().manual_seed(1), requires_grad=True)
+    plain, leaves = nn.Sequential(*network), [points, *network.parameters()]
+    found = torch.autograd.grad(network(points).square().sum(), leaves)
+    torch.testing.assert_close(network(points), plain(points))
+    torch.testing.assert_close(found, torch.autograd.grad(plain(points).square().sum(), leaves))
+    assert network(points[:0]).shape == (0, 2)
+    assert network.double()(points.double()).dtype == torch.float64
