@@ -69,7 +69,7 @@ def item_scores(problem: Problem, user: int) -> dict[int, float]:
     for level in range(codes.shape[1]):
         # One beam an item, shared prefixes or not; at level 0 there is only the root.
         previous = torch.from_numpy(codes[None, :, level - 1].astype(np.int64))
-        parents = torch.zeros_like(previous) if level == 1 else torch.arange(len(wanted))[None]
+        parents = _nodes_before(level, len(wanted))
         logps = problem.scorer.step(state, level, parents if level else None, previous if level else None)[0].tolist()
         for place, path in enumerate(codes.tolist()):
             here = logps[place if level else 0]
@@ -79,10 +79,14 @@ def item_scores(problem: Problem, user: int) -> dict[int, float]:
                 logp -= math.log(sum(math.exp(here[child]) for child in children))
             totals[place] += logp
     if problem.scorer.has_end:
-        parents = (
-            torch.arange(len(wanted))[None] if codes.shape[1] > 1 else torch.zeros(1, len(wanted), dtype=torch.long)
-        )
+        parents = _nodes_before(codes.shape[1], len(wanted))
         last = torch.from_numpy(codes[None, :, -1].astype(np.int64))
         ends = problem.scorer.step(state, codes.shape[1], parents, last)[0, :, 0].tolist()
         totals = [total + end for total, end in zip(totals, ends, strict=True)]
     return {row: total for row, total in zip(wanted, totals, strict=True) if total > -math.inf}
+
+
+def _nodes_before(level: int, num_items: int) -> torch.Tensor:
+    """int64[1, items], the scorer's node of each item's path without its last code."""
+    first = 1 + (level - 2) * num_items
+    return torch.zeros(1, num_items, dtype=torch.long) if level < 2 else torch.arange(first, first + num_items)[None]

@@ -24,7 +24,7 @@ def test_numbers_depend_on_the_history_in_its_order_and_on_the_whole_prefix():
     assert (root[0] == root[3]).all()
     assert (root[0] != root[1]).all()
     scorer.step(state, 1, torch.zeros(4, 2, dtype=torch.long), torch.tensor([[0, 1]] * 4))
-    last = scorer.step(state, 2, torch.tensor([[0, 1]] * 4), torch.tensor([[3, 3]] * 4))
+    last = scorer.step(state, 2, torch.tensor([[1, 2]] * 4), torch.tensor([[3, 3]] * 4))
     assert (last[:, 0] != last[:, 1]).all()
 
 
@@ -34,10 +34,10 @@ def test_a_selected_state_is_fresh_and_equal():
     root = scorer.step(state, 0, None, None)
     again = state.select(torch.tensor([2, 0]))
     assert (scorer.step(again, 0, None, None) == root[[2, 0]]).all()
-    with pytest.raises(AssertionError, match="step 2 where 1 comes next"):
-        scorer.step(again, 2, None, None)
+    with pytest.raises(AssertionError, match="step 2 continues a node of another length"):
+        scorer.step(again, 2, torch.zeros(2, 1, dtype=torch.long), torch.zeros(2, 1, dtype=torch.long))
     scorer.step(state, 1, torch.zeros(4, 3, dtype=torch.long), torch.zeros(4, 3, dtype=torch.long))
-    end = scorer.step(state, 2, torch.zeros(4, 3, dtype=torch.long), torch.zeros(4, 3, dtype=torch.long))
+    end = scorer.step(state, 2, torch.ones(4, 3, dtype=torch.long), torch.zeros(4, 3, dtype=torch.long))
     assert end.shape == (4, 3, 1)
     assert (end < 0).all()
 

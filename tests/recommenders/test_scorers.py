@@ -8,7 +8,6 @@ from transformers import LlamaConfig, LlamaForCausalLM
 
 from sidrec.data.sequences import Histories
 from sidrec.recommenders import causal_scorer
-from sidrec.recommenders.beam_paths import extend_paths, no_paths
 from sidrec.recommenders.causal_scorer import CausalScorer
 from sidrec.tasks.next_item import ItemTokens
 
@@ -18,17 +17,19 @@ NORMALIZE = ("vocabulary", "level")
 def random_walk(scorer, state, users: int, beams: int, draw: np.random.Generator):
     """Steps with random parents and codes: yields (level, beam paths [U][W], log-probabilities)."""
     levels = len(scorer.level_sizes)
+    first = 0  # node of the first path
     paths = [[()] for _ in range(users)]
     with torch.no_grad():
         yield 0, paths, scorer.step(state, 0, None, None)
         for level in range(1, levels + int(scorer.has_end)):
             parents = draw.integers(len(paths[0]), size=(users, beams))
+            nodes, first = first + parents, first + len(paths[0])
             codes = draw.integers(scorer.level_sizes[level - 1], size=(users, beams))
             paths = [
                 [(*paths[user][parents[user, beam]], int(codes[user, beam])) for beam in range(beams)]
                 for user in range(users)
             ]
-            yield level, paths, scorer.step(state, level, torch.from_numpy(parents), torch.from_numpy(codes))
+            yield level, paths, scorer.step(state, level, torch.from_numpy(nodes), torch.from_numpy(codes))
 
 
 def assert_equals_reference(recommender, histories: Histories, beams: int = 5, seed: int = 0):
@@ -122,10 +123,3 @@ def test_causal_scorer_with_grouped_queries_and_scattered_token_ids():
                     tokens = prompt + [int(level_ids[place][code]) for place, code in enumerate(path)]
                     logits = model(torch.tensor([tokens])).logits[0, -1].log_softmax(-1)
                     torch.testing.assert_close(found[user, beam], logits[level_ids[level]], atol=2e-5, rtol=1e-5)
-
-
-def test_paths_follow_parents():
-    paths = extend_paths(no_paths(1, torch.device("cpu")), torch.zeros(1, 2, dtype=torch.long), 0)
-    assert paths.tolist() == [[[0], [1]]]
-    paths = extend_paths(paths, torch.tensor([[1, 1, 0]]), 2)
-    assert paths.tolist() == [[[1, 2], [1, 3], [0, 4]]]

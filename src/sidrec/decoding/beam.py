@@ -12,7 +12,6 @@ Left out: sampling (another room), and any knowledge of models: a `SidScorer` gi
 """
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -22,11 +21,11 @@ from sidrec.config import RunSettings
 from sidrec.data.sequences import Histories
 from sidrec.decoding.constraints import Exclusions
 from sidrec.decoding.exhaustive import rank_all
+from sidrec.decoding.expansion import Children, Prefixes, Walk
 from sidrec.decoding.recommendations import BeamConfig, Recommendations, Request
 from sidrec.decoding.scorer import PromptState, SidScorer, check_fits
-from sidrec.decoding.selection import list_items, refuse_nan, top_candidates
+from sidrec.decoding.selection import list_items, top_candidates
 from sidrec.decoding.trie import ItemTrie
-from sidrec.decoding.trie_tensors import TrieTensors
 from sidrec.types import FloatArray, IntArray
 
 __all__ = ["beam_search"]
@@ -36,27 +35,6 @@ WIDENING = 4
 WIDEST = 4096
 """Beams beyond which scoring everything in chunks takes less memory than one more widening, because
 a model attends from every beam to every beam's ancestors."""
-
-
-@dataclass(frozen=True)
-class Prefixes:
-    """The beams of a batch after some level, in order of node number; missing ones come last.
-
-    Attributes:
-        nodes_UW: int64[U, W]; the number of nodes of the depth where there is no beam.
-        scores_UW: float32[U, W]; -inf where there is no beam.
-        parents_UW: int64[U, W], positions among the beams before; None at the root.
-        codes_UW: int64[U, W], the last code, 0 where there is no beam; None at the root.
-        dropped_U: float32[U], score of the best prefix dropped so far, -inf if there was none.
-        broken: bool[], whether the scorer ever gave NaN.
-    """
-
-    nodes_UW: Tensor
-    scores_UW: Tensor
-    parents_UW: Tensor | None
-    codes_UW: Tensor | None
-    dropped_U: Tensor
-    broken: Tensor
 
 
 @torch.no_grad()
@@ -143,94 +121,28 @@ class _Search:
 
     def _descend(self, state: PromptState, exclusions: Exclusions, width: int) -> Recommendations:
         """One beam search over all levels."""
-        beams: Prefixes | None = None
-        for level in range(self.trie.num_levels):
-            parents, codes = (None, None) if beams is None else (beams.parents_UW, beams.codes_UW)
-            logp_UWK = self.scorer.step(state, level, parents, codes).float()
-            beams = self._extend(beams or _root(logp_UWK), logp_UWK, level, exclusions, width)
-        assert beams is not None
-        scores_UW, broken = beams.scores_UW, beams.broken
-        if self.scorer.has_end:
-            end_UW = self.scorer.step(state, self.trie.num_levels, beams.parents_UW, beams.codes_UW).float()[..., 0]
-            end_UW = end_UW.clamp(max=0).masked_fill(scores_UW == -torch.inf, 0)
-            broken = broken | end_UW.isnan().any()
-            scores_UW = scores_UW + end_UW
-        refuse_nan(broken)
-        best_UW, scores_UW = top_candidates(scores_UW, self.request.k)
+        walk = Walk(self.scorer, state, exclusions, self.config.normalize)
+        children = walk.start()
+        dropped_U = torch.full_like(children.scores_UM[:, 0], -torch.inf)
+        beams, dropped_U = _best(children, dropped_U, width)
+        for level in range(1, self.trie.num_levels):
+            beams, dropped_U = _best(walk.children(beams, level), dropped_U, width)
+        best_UW, scores_UW = top_candidates(walk.finish(beams), self.request.k)
         leaves_UW = beams.nodes_UW.gather(1, best_UW)
-        return _certified(leaves_UW, scores_UW, beams.dropped_U, self.request.k, exclusions)
-
-    def _extend(self, beams: Prefixes, logp_UWK: Tensor, level: int, exclusions: Exclusions, width: int) -> Prefixes:
-        """The best `width` children of all beams."""
-        arrays, num_children = TrieTensors.of(self.trie, logp_UWK.device), self.trie.max_children[level]
-        num_next = self.trie.num_nodes[level + 1]
-        first_UW1 = arrays.child_ptr[level][beams.nodes_UW].unsqueeze(-1)
-        last_UW1 = arrays.child_ptr[level][beams.nodes_UW + 1].unsqueeze(-1)
-        # Padded to the widest node: a node's range runs on into its neighbours, which are masked.
-        child_UWC = first_UW1 + torch.arange(num_children, dtype=torch.int32, device=logp_UWK.device)
-        is_child_UWC = child_UWC < last_UW1
-        child_UWC.clamp_(max=num_next - 1)
-        logp_UWC = logp_UWK.gather(2, arrays.codes[level][child_UWC].long()).clamp_(max=0)
-        logp_UWC.masked_fill_(~is_child_UWC, -torch.inf)
-        _mask_dead(logp_UWC, beams.nodes_UW, level, exclusions)
-        if self.config.normalize == "children":
-            total_UW1 = logp_UWC.logsumexp(-1, keepdim=True)
-            logp_UWC = (logp_UWC - total_UW1.masked_fill(total_UW1 == -torch.inf, 0)).clamp_(max=0)
-        candidates_UM = (beams.scores_UW.unsqueeze(-1) + logp_UWC).flatten(1)
-
-        width = min(width, num_next)
-        index_UW, score_UW = top_candidates(candidates_UM, width + 1)
-        dropped_U = beams.dropped_U
-        if index_UW.shape[1] > width:
-            dropped_U = torch.maximum(dropped_U, score_UW[:, width])
-            index_UW, score_UW = index_UW[:, :width], score_UW[:, :width]
-        # Back to the order of nodes, in which the lower index of equal scores is the lower node.
-        missing_UW = score_UW == -torch.inf
-        index_UW, order_UW = index_UW.masked_fill(missing_UW, candidates_UM.shape[1]).sort(dim=1)
-        missing_UW = missing_UW.gather(1, order_UW)
-        index_UW = index_UW.masked_fill(missing_UW, 0)
-        nodes_UW = child_UWC.flatten(1).gather(1, index_UW).long()
-        codes_UW = arrays.codes[level][nodes_UW].long()
-        return Prefixes(
-            nodes_UW.masked_fill(missing_UW, num_next),
-            score_UW.gather(1, order_UW),
-            index_UW // num_children,
-            codes_UW.masked_fill(missing_UW, 0),
-            dropped_U,
-            beams.broken | candidates_UM.isnan().any(),
-        )
+        return _certified(leaves_UW, scores_UW, dropped_U, self.request.k, exclusions)
 
 
-def _root(logp_UWK: Tensor) -> Prefixes:
-    """The empty prefix of every user."""
-    num_users, device = logp_UWK.shape[0], logp_UWK.device
-    return Prefixes(
-        torch.zeros(num_users, 1, dtype=torch.long, device=device),
-        torch.zeros(num_users, 1, device=device),
-        None,
-        None,
-        torch.full((num_users,), -torch.inf, device=device),
-        torch.zeros((), dtype=torch.bool, device=device),
-    )
-
-
-def _mask_dead(logp_UWC: Tensor, nodes_UW: Tensor, level: int, exclusions: Exclusions) -> None:
-    """Set children under which a user is left no item to -inf, in place, before anything is dropped."""
-    users, nodes = exclusions.dead_nodes(level + 1)
-    if not len(users):
-        return
-    trie, num_children = exclusions.trie, logp_UWC.shape[2]
-    ptr = trie.child_ptr[level]
-    parents = np.searchsorted(ptr, nodes, side="right") - 1
-    stride = trie.num_nodes[level] + 1
-    # Beams stand in order of nodes, missing ones last: one search finds each parent among them.
-    beams = nodes_UW.cpu().numpy()
-    keys = (np.arange(len(beams))[:, None] * stride + beams).reshape(-1)
-    wanted = users * stride + parents
-    beam = np.minimum(np.searchsorted(keys, wanted), len(keys) - 1)
-    found = keys[beam] == wanted
-    index = (beam * num_children + nodes - ptr[parents])[found]
-    logp_UWC.view(-1)[torch.from_numpy(index).to(logp_UWC.device)] = -torch.inf
+def _best(children: Children, dropped_U: Tensor, width: int) -> tuple[Prefixes, Tensor]:
+    """The best `width` children, and the score of the best prefix dropped so far, float32[U]."""
+    width = min(width, children.num_nodes)
+    index_UW, score_UW = top_candidates(children.scores_UM, width + 1)
+    if index_UW.shape[1] > width:
+        dropped_U = torch.maximum(dropped_U, score_UW[:, width])
+        index_UW, score_UW = index_UW[:, :width], score_UW[:, :width]
+    # Back to the order of nodes, in which the lower index of equal scores is the lower node; missing ones last.
+    missing_UW = score_UW == -torch.inf
+    index_UW, order_UW = index_UW.masked_fill(missing_UW, children.scores_UM.shape[1]).sort(dim=1)
+    return children.take(index_UW, score_UW.gather(1, order_UW)), dropped_U
 
 
 def _certified(

@@ -96,6 +96,7 @@ def _score_chunk(
     """float32[U, leaves], scores of a chunk's leaves; -inf where the user must not get the leaf."""
     trie = exclusions.trie
     scores_UW, parents_UW, codes_UW = torch.zeros(exclusions.num_users, 1), None, None
+    num_nodes = 0  # of the scorer, before the chunk's nodes of the level
     for level, ((first, last), (low, high)) in enumerate(pairwise(ranges)):
         logp_UWK = scorer.step(state, level, parents_UW, codes_UW).float()
         device = logp_UWK.device
@@ -110,9 +111,11 @@ def _score_chunk(
         if normalize == "children":
             logp_UC = _over_children(logp_UC, torch.from_numpy(parents).to(device), last - first)
         keep = slice(low - from_, high - from_)
-        parents_UW = torch.from_numpy(parents[keep]).to(device).expand(exclusions.num_users, -1)
+        within_UW = torch.from_numpy(parents[keep]).to(device).expand(exclusions.num_users, -1)
         codes_UW = torch.from_numpy(codes[keep]).to(device).expand(exclusions.num_users, -1)
-        scores_UW = scores_UW.to(device).gather(1, parents_UW) + logp_UC[:, keep]
+        scores_UW = scores_UW.to(device).gather(1, within_UW) + logp_UC[:, keep]
+        parents_UW = num_nodes + within_UW
+        num_nodes += last - first
     if scorer.has_end:
         end_UW = scorer.step(state, trie.num_levels, parents_UW, codes_UW).float()[..., 0]
         scores_UW = scores_UW + end_UW.clamp(max=0)

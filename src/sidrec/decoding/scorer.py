@@ -25,9 +25,17 @@ class PromptState(Protocol):
         """
         ...
 
+    def take(self, users: Tensor) -> Self:
+        """The state of some of the users with the nodes that were scored so far; this one stays as it is."""
+        ...
+
 
 class SidScorer(Protocol):
-    """Scores codes level by level. A beam search calls `start` once, then `step` for levels 0 … L-1.
+    """Scores codes level by level. A search calls `start` once, then `step` for levels 0 … L-1.
+
+    Every step adds nodes to a tree that the state keeps for each user, one for each prefix that it scores.
+    Nodes are numbered in the order of their making: node 0 is the empty prefix. A prefix may continue any
+    node one level shorter, so a search can come back to prefixes that it had passed over.
 
     Attributes:
         level_sizes: (K1, …, KL).
@@ -42,15 +50,14 @@ class SidScorer(Protocol):
         ...
 
     def step(self, state: PromptState, level: int, parents_UW: Tensor | None, codes_UW: Tensor | None) -> Tensor:
-        """Log-probabilities of the codes of `level` after each beam.
+        """Log-probabilities of the codes of `level` after each of W prefixes, which become nodes of the tree.
 
         Args:
-            state: of `start` or `select`; changed in place (the beams' own keys and values are added).
+            state: of `start` or `select`; changed in place (the prefixes' own keys and values are added).
             level: 0 … L-1, or L for the end step of a scorer with `has_end`.
-            parents_UW: int64[U, W], for each beam the position of its parent among the beams of the
-                previous step; None at level 0, all zero at level 1.
-            codes_UW: int64[U, W], the code of level-1 that each beam chose last; None at level 0.
-                Beams that do not exist (fewer prefixes than W) carry code 0 and are ignored.
+            parents_UW: int64[U, W], for each prefix the node that it continues by one code; None at level 0.
+            codes_UW: int64[U, W], the code of level-1 that it continues with; None at level 0.
+                Prefixes that do not exist (a user has fewer than W) carry code 0 and are ignored.
 
         Returns:
             float32[U, W, K] (W = 1 at level 0; K = 1 at the end step), normalised as the scorer was

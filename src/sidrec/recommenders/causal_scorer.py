@@ -18,7 +18,7 @@ from transformers import DynamicCache, PreTrainedModel
 from sidrec.data.sequences import Histories
 from sidrec.decoding.recommendations import Normalize
 from sidrec.decoding.scorer import PromptState
-from sidrec.recommenders.beam_paths import extend_paths, no_paths
+from sidrec.recommenders.prefix_tree import PrefixTree
 from sidrec.tasks.next_item import Prompts
 
 __all__ = ["CausalScorer", "CausalState"]
@@ -37,25 +37,32 @@ class CausalState:
         prompt: for each layer keys and values of the prompt, both [U, H, S, D].
         mask_US: bool[U, S], which prompt tokens are real.
         nodes: for each layer keys and values of the beam tree, both [U, H, M, D].
-        paths_UWT: int64[U, W, T], nodes that each beam of the last step came through.
+        tree: the prefixes that were scored; its node i + 1 has the keys and values i.
     """
 
     hidden_UD: Tensor
     prompt: list[tuple[Tensor, Tensor]]
     mask_US: Tensor
     nodes: list[tuple[Tensor, Tensor]]
-    paths_UWT: Tensor
+    tree: PrefixTree
 
     def select(self, users: Tensor) -> Self:
         """A fresh state, at level 0, of some of the users."""
         prompt = [(keys[users], values[users]) for keys, values in self.prompt]
         return type(self).at_root(self.hidden_UD[users], prompt, self.mask_US[users])
 
+    def take(self, users: Tensor) -> Self:
+        """The state of some of the users with all of their nodes."""
+        taken = self.select(users)
+        taken.nodes = [(keys[users], values[users]) for keys, values in self.nodes]
+        taken.tree = self.tree.take(users)
+        return taken
+
     @classmethod
     def at_root(cls, hidden_UD: Tensor, prompt: list[tuple[Tensor, Tensor]], mask_US: Tensor) -> Self:
         """A state before the first step."""
         nodes = [(keys[:, :, :0], values[:, :, :0]) for keys, values in prompt]
-        return cls(hidden_UD, prompt, mask_US, nodes, no_paths(len(mask_US), mask_US.device))
+        return cls(hidden_UD, prompt, mask_US, nodes, PrefixTree.at_root(len(mask_US), mask_US.device))
 
 
 class CausalScorer:
@@ -108,11 +115,10 @@ class CausalScorer:
         assert isinstance(state, CausalState)
         if parents_UW is None or codes_UW is None:
             return self._score(state.hidden_UD[:, None], level)
-        state.paths_UWT = extend_paths(state.paths_UWT, parents_UW, state.nodes[0][0].shape[2])
+        ancestors_UWT = state.tree.add(parents_UW, level)[..., 1:-1] - 1
         tokens_UW = self._tokens[level - 1][codes_UW]
         blocks = [
-            self._forward(state, tokens_UW[:, block], state.paths_UWT[:, block, :-1])
-            for block in _blocks(tokens_UW.shape[1])
+            self._forward(state, tokens_UW[:, block], ancestors_UWT[:, block]) for block in _blocks(tokens_UW.shape[1])
         ]
         for number, old in enumerate(state.nodes):
             keys, values = zip(old, *(cache.new[number] for _, cache in blocks), strict=True)

@@ -17,7 +17,7 @@ from transformers import T5ForConditionalGeneration
 from sidrec.data.sequences import Histories
 from sidrec.decoding.recommendations import Normalize
 from sidrec.decoding.scorer import PromptState
-from sidrec.recommenders.beam_paths import extend_paths, no_paths
+from sidrec.recommenders.prefix_tree import PrefixTree
 from sidrec.tasks.next_item import Prompts
 
 __all__ = ["EncoderDecoderScorer", "EncoderDecoderState"]
@@ -31,25 +31,31 @@ class EncoderDecoderState:
         cross: for each layer the cross-attention keys and values, both [U, H, S, D].
         mask: [U, 1, 1, S], what is added to cross-attention scores.
         nodes: for each layer the self-attention keys and values of the beam tree, [U, M, 2·H·D].
-        paths_UWT: int64[U, W, T], nodes that each beam of the last step came through.
+        tree: the prefixes that were scored.
     """
 
     cross: list[tuple[Tensor, Tensor]]
     mask: Tensor
     nodes: list[Tensor]
-    paths_UWT: Tensor
+    tree: PrefixTree
 
     def select(self, users: Tensor) -> Self:
         """A fresh state, at level 0, of some of the users."""
         cross = [(keys[users], values[users]) for keys, values in self.cross]
         return type(self).at_root(cross, self.mask[users])
 
+    def take(self, users: Tensor) -> Self:
+        """The state of some of the users with all of their nodes."""
+        taken = self.select(users)
+        taken.nodes, taken.tree = [nodes[users] for nodes in self.nodes], self.tree.take(users)
+        return taken
+
     @classmethod
     def at_root(cls, cross: list[tuple[Tensor, Tensor]], mask: Tensor) -> Self:
         """A state before the first step."""
         users, heads, _, width = cross[0][0].shape
         nodes = [keys.new_empty(users, 0, 2 * heads * width) for keys, _ in cross]
-        return cls(cross, mask, nodes, no_paths(users, mask.device))
+        return cls(cross, mask, nodes, PrefixTree.at_root(users, mask.device))
 
 
 class EncoderDecoderScorer:
@@ -106,21 +112,20 @@ class EncoderDecoderScorer:
         """Log-probabilities float32[U, W, K] of the codes of `level`; of ending, where level is L."""
         assert isinstance(state, EncoderDecoderState)
         if parents_UW is None or codes_UW is None:
-            users = len(state.mask)
-            tokens_UW = torch.full((users, 1), self._start, device=self._device)
-            parents_UW = torch.zeros_like(tokens_UW)
+            tokens_UW = torch.full((len(state.mask), 1), self._start, device=self._device)
+            paths_UWT = torch.zeros(len(state.mask), 1, 1, dtype=torch.long, device=self._device)
         else:
             tokens_UW = self._tokens[level - 1][codes_UW]
-        state.paths_UWT = extend_paths(state.paths_UWT, parents_UW, state.nodes[0].shape[1])
-        hidden_UWD = self._decode(state, tokens_UW)
+            paths_UWT = state.tree.add(parents_UW, level)
+        hidden_UWD = self._decode(state, tokens_UW, paths_UWT)
         if self._head_VD is None:
             return F.linear(hidden_UWD, self._level_heads[level]).float().log_softmax(-1)
         logits_UWV = F.linear(hidden_UWD, self._head_VD).float()
         return logits_UWV[..., self._targets[level]] - logits_UWV.logsumexp(-1, keepdim=True)
 
-    def _decode(self, state: EncoderDecoderState, tokens_UW: Tensor) -> Tensor:
+    def _decode(self, state: EncoderDecoderState, tokens_UW: Tensor, paths_UWT: Tensor) -> Tensor:
         """Final hidden states [U, W, D] of one new token a beam; its keys and values join the tree."""
-        depth = state.paths_UWT.shape[2]
+        depth = paths_UWT.shape[2]
         bias_HT = self._bias_HTT[:, depth - 1, :depth]
         hidden: Tensor = self.model.decoder.embed_tokens(tokens_UW)
         for number, block in enumerate(self._blocks):
@@ -128,7 +133,7 @@ class EncoderDecoderScorer:
             attention, normed = layer.SelfAttention, layer.layer_norm(hidden)
             new_nodes = torch.cat([attention.k(normed), attention.v(normed)], dim=-1)
             state.nodes[number] = torch.cat([state.nodes[number], new_nodes], dim=1)
-            seen = _attend_path(attention.q(normed), state.nodes[number], state.paths_UWT, bias_HT)
+            seen = _attend_path(attention.q(normed), state.nodes[number], paths_UWT, bias_HT)
             hidden = hidden + attention.o(seen)
             layer = block.layer[1]
             attention, normed = layer.EncDecAttention, layer.layer_norm(hidden)

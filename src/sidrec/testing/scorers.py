@@ -21,20 +21,26 @@ class TableState:
 
     Attributes:
         users_U: int64[U], hash of each history.
-        prefixes_UW: int64[U, W], hash of history and codes of each beam.
-        level: the level that comes next.
+        nodes_UM: int64[U, M], hash of history and codes of each node.
+        depths: number of codes of each node.
     """
 
     users_U: Tensor
-    prefixes_UW: Tensor = field(init=False)
-    level: int = field(init=False, default=0)
+    nodes_UM: Tensor = field(init=False)
+    depths: list[int] = field(init=False, default_factory=list[int])
 
     def __post_init__(self) -> None:
-        self.prefixes_UW = self.users_U.unsqueeze(1)
+        self.nodes_UM = self.users_U[:, None][:, :0]
 
     def select(self, users: Tensor) -> Self:
         """A fresh state of some of the users."""
         return type(self)(self.users_U[users.to(self.users_U.device)])
+
+    def take(self, users: Tensor) -> Self:
+        """The state of some of the users with all of their nodes."""
+        taken = self.select(users)
+        taken.nodes_UM, taken.depths = self.nodes_UM[users.to(self.nodes_UM.device)], list(self.depths)
+        return taken
 
 
 @dataclass(frozen=True)
@@ -75,20 +81,20 @@ class TableScorer:
 
     def step(self, state: TableState, level: int, parents_UW: Tensor | None, codes_UW: Tensor | None) -> Tensor:
         """Log-probabilities float32[U, W, K] of the codes of a level after each beam."""
-        assert level == state.level, f"step {level} where {state.level} comes next"
-        state.level += 1
-        if level == 0:
-            assert parents_UW is None
-            assert codes_UW is None
+        if parents_UW is None or codes_UW is None:
+            assert parents_UW is codes_UW is None
+            assert level == len(state.depths) == 0, f"step {level} without parents, {len(state.depths)} nodes"
+            prefixes_UW = state.users_U.unsqueeze(1)
         else:
-            assert parents_UW is not None
-            assert codes_UW is not None
-            assert level > 1 or not parents_UW.any()
+            depths_M = torch.tensor(state.depths, device=parents_UW.device)
+            assert (depths_M[parents_UW] == level - 1).all(), f"step {level} continues a node of another length"
             assert (codes_UW < self.level_sizes[level - 1]).all()
-            state.prefixes_UW = _mix(state.prefixes_UW.gather(1, parents_UW) * 31 + codes_UW + 1)
+            prefixes_UW = _mix(state.nodes_UM.gather(1, parents_UW) * 31 + codes_UW + 1)
+        state.nodes_UM = torch.cat([state.nodes_UM, prefixes_UW], dim=1)
+        state.depths += [level] * prefixes_UW.shape[1]
         if level == len(self.level_sizes):
-            return torch.nn.functional.logsigmoid(self._logits(state.prefixes_UW, 1))
-        return self._normalized(state.prefixes_UW, self.level_sizes[level])
+            return torch.nn.functional.logsigmoid(self._logits(prefixes_UW, 1))
+        return self._normalized(prefixes_UW, self.level_sizes[level])
 
     def _logits(self, prefixes_UW: Tensor, size: int) -> Tensor:
         """float32[U, W, size], about normally distributed."""
