@@ -25,8 +25,6 @@ __all__ = ["RESULTS", "Benchmark", "Row", "Timing", "compare", "measure", "table
 
 HERE = Path(__file__).resolve().parent
 RESULTS = HERE / "results"
-# Installed packages come first: a script of this folder may be called like one of them (tokenizers).
-sys.path[:] = [*(path for path in sys.path if Path(path or ".").resolve() != HERE), str(HERE)]
 PACKAGES = ("torch", "transformers", "numpy", "polars", "sidrec")
 
 

@@ -1,6 +1,6 @@
 """Training of learned tokenizers against the way they are written elsewhere, in one run on one thread.
 
-    python benchmarks/tokenizers.py [--device cuda]
+    python benchmarks/tokenizer_training.py [--device cuda]
 
 1. RQ-VAE training (2048-1024-512-256-128-64 → 32, 4 x 256, batch 1024, 10,000 x 768, the last level balanced by
    Sinkhorn, as the published scripts set it): a DataLoader over rows, four workers forked every epoch, and a loop with
@@ -229,7 +229,7 @@ def main() -> None:
     arguments.add_argument("--device", default="cpu")
     device = arguments.parse_args().device
     torch.set_num_threads(1)
-    benchmark = Benchmark("tokenizers" if device == "cpu" else f"tokenizers-{device}")
+    benchmark = Benchmark("tokenizer_training" if device == "cpu" else f"tokenizer_training-{device}")
     with threadpool_limits(1):
         rqvae(benchmark, device)
         diversity(benchmark, device)
