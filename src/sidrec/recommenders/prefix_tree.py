@@ -17,6 +17,9 @@ __all__ = ["PrefixTree"]
 class PrefixTree:
     """Paths of the nodes of U users. Node 0 is the empty prefix.
 
+    Attributes:
+        depths_M: int64[M], number of codes of each node, the same for all users.
+
     >>> tree = PrefixTree.at_root(1, "cpu")
     >>> tree.add(torch.tensor([[0, 0]]), 1).tolist()
     [[[0, 1], [0, 2]]]
@@ -26,13 +29,14 @@ class PrefixTree:
     [[[0, 6]]]
     """
 
-    def __init__(self, paths_UMT: Tensor) -> None:
-        self._paths_UMT = paths_UMT
+    def __init__(self, paths_UMT: Tensor, depths_M: Tensor) -> None:
+        self._paths_UMT, self.depths_M = paths_UMT, depths_M
 
     @classmethod
     def at_root(cls, num_users: int, device: torch.device | str) -> Self:
         """Trees that hold nothing but the empty prefix."""
-        return cls(torch.zeros(num_users, 1, 1, dtype=torch.long, device=device))
+        paths_UMT = torch.zeros(num_users, 1, 1, dtype=torch.long, device=device)
+        return cls(paths_UMT, torch.zeros(1, dtype=torch.long, device=device))
 
     @property
     def num_nodes(self) -> int:
@@ -56,8 +60,9 @@ class PrefixTree:
         longest = max(self._paths_UMT.shape[2], depth + 1)
         parts = [F.pad(paths, (0, longest - paths.shape[2])) for paths in (self._paths_UMT, paths_UWT)]
         self._paths_UMT = torch.cat(parts, dim=1)
+        self.depths_M = torch.cat([self.depths_M, self.depths_M.new_full((width,), depth)])
         return paths_UWT
 
     def take(self, users: Tensor) -> Self:
         """The trees of some of the users."""
-        return type(self)(self._paths_UMT[users])
+        return type(self)(self._paths_UMT[users], self.depths_M)
