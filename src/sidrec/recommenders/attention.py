@@ -12,7 +12,7 @@ from torch.nn import functional as F
 
 from sidrec.recommenders.prefix_tree import PrefixTree
 
-__all__ = ["NodeStates", "attend", "is_ancestor", "merge_heads", "reads_paths", "split_heads"]
+__all__ = ["NodeStates", "attend", "is_ancestor", "laid_out", "merge_heads", "reads_paths", "split_heads"]
 
 WIDE_TREE = 512
 """Nodes up to which a prefix attends to the whole tree under a mask. Beyond it reads its own path only, which
@@ -39,11 +39,20 @@ def attend(queries: Tensor, keys: Tensor, values: Tensor, bias: Tensor, scale: f
         bias: broadcasts to [U, H, T, S]; -inf where a query does not look.
         scale: of the products.
     """
-    if queries.dtype == torch.bfloat16 and queries.device.type == "cpu":
-        # Two products beat torch's fused kernel there, which makes short rows wait for its blocks.
+    if _by_products(queries):
         scores = torch.matmul(queries if scale == 1.0 else queries * scale, keys.transpose(2, 3)) + bias
         return torch.matmul(scores.softmax(-1), values)
     return F.scaled_dot_product_attention(queries, keys, values, attn_mask=bias, scale=scale)
+
+
+def laid_out(states: Tensor) -> Tensor:
+    """Keys or values as `attend` reads them, for those that it will read more than once."""
+    return states.contiguous() if _by_products(states) else states
+
+
+def _by_products(states: Tensor) -> bool:
+    """Whether two matrix products beat torch's fused kernel: in bfloat16 on a CPU, where its blocks cost more."""
+    return states.dtype == torch.bfloat16 and states.device.type == "cpu"
 
 
 class NodeStates:

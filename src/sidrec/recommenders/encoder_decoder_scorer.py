@@ -11,13 +11,13 @@ from typing import Any, Self
 
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 from transformers import T5ForConditionalGeneration
 
 from sidrec.data.sequences import Histories
 from sidrec.decoding.recommendations import Normalize
 from sidrec.decoding.scorer import PromptState
 from sidrec.recommenders.attention import NodeStates, is_ancestor, reads_paths
+from sidrec.recommenders.code_head import CodeHead
 from sidrec.recommenders.prefix_tree import PrefixTree
 from sidrec.recommenders.t5_layers import T5Decoder, T5Encoder
 from sidrec.tasks.next_item import Prompts
@@ -81,16 +81,14 @@ class EncoderDecoderScorer:
         self.model = model
         self.level_sizes = tuple(len(ids) for ids in level_token_ids)
         self.has_end = normalize == "vocabulary"
-        self._over_vocabulary = normalize == "vocabulary"
         self._build_prompt, self._device = build_prompt, model.device
         self._encoder, self._decoder = T5Encoder(model), T5Decoder(model)
         self._tokens = [ids.to(self._device) for ids in level_token_ids]
         self._start, end = config.decoder_start_token_id, torch.tensor([config.eos_token_id], device=self._device)
         weight_VD: Any = model.lm_head.weight
         scale = config.d_model**-0.5 if config.scale_decoder_outputs else 1.0
-        self._head_VD = self._decoder.fold(weight_VD) * scale if self._over_vocabulary else None
-        self._targets = [*self._tokens, end]
-        self._level_heads = [self._decoder.fold(weight_VD[ids]) * scale for ids in self._tokens]
+        folded_VD = self._decoder.fold(weight_VD) * scale
+        self._head = CodeHead(folded_VD, None, [*self._tokens, end], over_vocabulary=normalize == "vocabulary")
         steps = len(self.level_sizes) + 1
         self._bias_HTT: Tensor = self._decoder.compute_bias(steps, steps)[0]
 
@@ -113,10 +111,7 @@ class EncoderDecoderScorer:
             paths_UWT = state.tree.add(parents_UW, level)
         bias = self._position_bias(state.tree, paths_UWT)
         hidden_UWD = self._decoder(tokens_UW, paths_UWT, state.nodes, bias, state.cross, state.mask)
-        if self._head_VD is None:
-            return F.linear(hidden_UWD, self._level_heads[level]).float().log_softmax(-1)
-        logits_UWV = F.linear(hidden_UWD, self._head_VD).float()
-        return logits_UWV[..., self._targets[level]] - logits_UWV.logsumexp(-1, keepdim=True)
+        return self._head(hidden_UWD, level)
 
     def _position_bias(self, tree: PrefixTree, paths_UWT: Tensor) -> Tensor:
         """What is added to self-attention scores: [H, 1, T] over paths, [U, H, W, M] over the tree."""

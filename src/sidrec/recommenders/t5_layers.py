@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.nn import functional as F
 from transformers import T5ForConditionalGeneration
 
-from sidrec.recommenders.attention import NodeStates, attend, merge_heads, split_heads
+from sidrec.recommenders.attention import NodeStates, attend, laid_out, merge_heads, split_heads
 
 __all__ = ["T5Decoder", "T5Encoder"]
 
@@ -53,7 +53,7 @@ class T5Encoder:
             hidden_USD = attention.add(hidden_USD, attend(queries, keys, values, bias))
             hidden_USD = feed_forward(hidden_USD)
         both = F.linear(_normed(hidden_USD, self._norm), self._cross).chunk(2 * self._num_layers, dim=-1)
-        states = [split_heads(part, self._heads) for part in both]
+        states = [laid_out(split_heads(part, self._heads)) for part in both]
         return list(zip(states[::2], states[1::2], strict=True))
 
 
@@ -172,6 +172,6 @@ def _normed(hidden_UTD: Tensor, norm: Any) -> Tensor:
 
 
 def _add_product(hidden_UTD: Tensor, states_UTX: Tensor, weight_DX: Tensor) -> Tensor:
-    """hidden + states · weightᵀ."""
+    """Hidden + states · weightᵀ."""
     flat = torch.addmm(hidden_UTD.flatten(0, 1), states_UTX.flatten(0, 1), weight_DX.T)
     return flat.view_as(hidden_UTD)
