@@ -126,14 +126,15 @@ def _t5(vocab_size: int) -> PreTrainedModel:
     )
 
 
-def _llama(vocab_size: int, width: int, inner: int) -> PreTrainedModel:
+def _llama(vocab_size: int, width: int, inner: int, layers: int = 4, heads: int = 4, key_heads: int = 4) -> PreTrainedModel:
     return LlamaForCausalLM(
         LlamaConfig(
             vocab_size=vocab_size,
             hidden_size=width,
             intermediate_size=inner,
-            num_hidden_layers=4,
-            num_attention_heads=4,
+            num_hidden_layers=layers,
+            num_attention_heads=heads,
+            num_key_value_heads=key_heads,
             tie_word_embeddings=True,
             pad_token_id=0,
         )
@@ -143,6 +144,7 @@ def _llama(vocab_size: int, width: int, inner: int) -> PreTrainedModel:
 MODELS: dict[str, Callable[[int], PreTrainedModel]] = {
     "t5": _t5,
     "llama-4x256": lambda vocab_size: _llama(vocab_size, 256, 1024),
+    "smollm2-135m": lambda vocab_size: _llama(vocab_size, 576, 1536, layers=30, heads=9, key_heads=3),
     "llama-4x128": lambda vocab_size: _llama(vocab_size, 128, 512),
 }
 

@@ -12,12 +12,12 @@ from typing import Any, Self
 
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 from transformers import DynamicCache, PreTrainedModel
 
 from sidrec.data.sequences import Histories
 from sidrec.decoding.recommendations import Normalize
 from sidrec.decoding.scorer import PromptState
+from sidrec.recommenders.code_head import CodeHead
 from sidrec.recommenders.prefix_tree import PrefixTree
 from sidrec.tasks.next_item import Prompts
 
@@ -92,9 +92,7 @@ class CausalScorer:
         self._tokens = [ids.to(self._device) for ids in level_token_ids]
         self._body: Any = model.base_model
         head: Any = model.get_output_embeddings()
-        self._head = head if normalize == "vocabulary" else None
-        bias_V = head.bias if head.bias is not None else None
-        self._level_heads = [(head.weight[ids], None if bias_V is None else bias_V[ids]) for ids in self._tokens]
+        self._score = CodeHead(head.weight, head.bias, self._tokens, over_vocabulary=normalize == "vocabulary")
 
     def start(self, histories: Histories) -> CausalState:
         """Read the prompts, once a user."""
@@ -141,13 +139,6 @@ class CausalScorer:
             input_ids=tokens_UC, attention_mask=mask, position_ids=positions, past_key_values=cache, use_cache=True
         )
         return out.last_hidden_state, cache
-
-    def _score(self, hidden_UWD: Tensor, level: int) -> Tensor:
-        if self._head is None:
-            weight, bias = self._level_heads[level]
-            return F.linear(hidden_UWD, weight, bias).float().log_softmax(-1)
-        logits_UWV = self._head(hidden_UWD).float()
-        return logits_UWV[..., self._tokens[level]] - logits_UWV.logsumexp(-1, keepdim=True)
 
 
 class _TreeCache(DynamicCache):
