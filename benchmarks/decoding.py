@@ -126,7 +126,9 @@ def _t5(vocab_size: int) -> PreTrainedModel:
     )
 
 
-def _llama(vocab_size: int, width: int, inner: int, layers: int = 4, heads: int = 4, key_heads: int = 4) -> PreTrainedModel:
+def _llama(
+    vocab_size: int, width: int, inner: int, layers: int = 4, heads: int = 4, key_heads: int = 4
+) -> PreTrainedModel:
     return LlamaForCausalLM(
         LlamaConfig(
             vocab_size=vocab_size,

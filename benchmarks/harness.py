@@ -25,6 +25,7 @@ __all__ = ["RESULTS", "Benchmark", "Row", "Timing", "compare", "measure", "table
 
 HERE = Path(__file__).resolve().parent
 RESULTS = HERE / "results"
+UNTIMED = ":(exclude)benchmarks/results"
 PACKAGES = ("torch", "transformers", "numpy", "polars", "sidrec")
 
 
@@ -145,12 +146,12 @@ def _timing(pairs: list[tuple[float, float]]) -> Timing:
 
 
 def commit() -> str:
-    """Commit of the source tree, with `+dirty` where tracked files were changed; empty without git."""
+    """Commit of the source tree, with `+dirty` where tracked files but results were changed; empty without git."""
     root = Path(__file__).resolve().parents[1]
     try:
         head, status = (
             subprocess.run(["git", *args], cwd=root, capture_output=True, text=True, check=True).stdout.strip()
-            for args in (["rev-parse", "HEAD"], ["status", "--porcelain", "--untracked-files=no"])
+            for args in (["rev-parse", "HEAD"], ["status", "--porcelain", "--untracked-files=no", "--", ".", UNTIMED])
         )
     except (OSError, subprocess.CalledProcessError):
         return ""
