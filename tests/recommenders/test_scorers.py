@@ -7,7 +7,7 @@ from tests.recommenders.generative_cases import KINDS, RAGGED, Reference, make
 from transformers import LlamaConfig, LlamaForCausalLM
 
 from sidrec.data.sequences import Histories
-from sidrec.recommenders import causal_scorer
+from sidrec.recommenders import attention, causal_scorer
 from sidrec.recommenders.causal_scorer import CausalScorer
 from sidrec.tasks.next_item import ItemTokens
 
@@ -55,18 +55,21 @@ def test_all_histories_empty(kind):
     assert_equals_reference(make(kind), Histories.of([[], []]))
 
 
-def test_beams_beyond_one_block_are_scored_alike(monkeypatch):
-    recommender = make("decoder")
+@pytest.mark.parametrize("kind", KINDS)
+def test_wide_trees_are_scored_alike(monkeypatch, kind):
+    recommender = make(kind)
     histories = RAGGED.take(slice(0, 3))
     outputs = []
-    for block in (64, 4):
-        monkeypatch.setattr(causal_scorer, "BEAMS_PER_BLOCK", block)
+    for wide, block in ((512, 64), (0, 64), (0, 4)):
+        monkeypatch.setattr(attention, "WIDE_TREE", wide)
+        monkeypatch.setattr(causal_scorer, "PREFIXES_PER_BLOCK", block)
         scorer = recommender.scorer(recommender.config.search.normalize)
         with torch.no_grad():
             state = scorer.start(histories)
         outputs.append([out for *_, out in random_walk(scorer, state, 3, 11, np.random.default_rng(3))])
-    for whole, cut in zip(*outputs, strict=True):
-        torch.testing.assert_close(whole, cut, atol=1e-5, rtol=1e-5)
+    for other in outputs[1:]:
+        for whole, cut in zip(outputs[0], other, strict=True):
+            torch.testing.assert_close(whole, cut, atol=1e-5, rtol=1e-5)
 
 
 @pytest.mark.parametrize("kind", KINDS)

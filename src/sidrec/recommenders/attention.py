@@ -56,50 +56,59 @@ def _by_products(states: Tensor) -> bool:
 
 
 class NodeStates:
-    """Keys and values of the nodes of a prefix tree in one layer, in memory that grows by doubling.
+    """Keys and values of one layer, to which a search appends those of its prefixes; memory grows as needed.
 
     Args:
-        keys: [U, H, C, D], memory for C nodes.
+        keys: [U, H, C, D], memory for C tokens.
         values: [U, H, C, D].
-        size: nodes that it holds.
+        size: tokens that it holds.
     """
 
-    def __init__(self, keys: Tensor, values: Tensor, size: int = 0) -> None:
-        self._keys, self._values, self._size = keys, values, size
+    def __init__(self, keys: Tensor, values: Tensor, size: int) -> None:
+        self._keys, self._values, self.size = keys, values, size
 
     @classmethod
     def like(cls, keys: Tensor) -> Self:
-        """No nodes, for users, heads, width and type of some keys [U, H, S, D]."""
-        empty = keys.new_empty(*keys.shape[:2], 0, keys.shape[3])
-        return cls(empty, empty)
+        """Nothing yet, for users, heads, width and type of some keys [U, H, S, D]."""
+        return cls(keys[:, :, :0], keys[:, :, :0], 0)
 
-    def take(self, users: Tensor) -> Self:
-        """The nodes of some of the users."""
-        return type(self)(self._keys[users], self._values[users], self._size)
+    @property
+    def keys(self) -> Tensor:
+        """[U, H, size, D], a view."""
+        return self._keys[:, :, : self.size]
+
+    @property
+    def values(self) -> Tensor:
+        """[U, H, size, D], a view."""
+        return self._values[:, :, : self.size]
+
+    def take(self, users: Tensor, size: int | None = None) -> Self:
+        """A copy for some of the users, of the first `size` tokens or of all."""
+        keys, values = self.keys[:, :, :size], self.values[:, :, :size]
+        return type(self)(keys[users], values[users], keys.shape[2])
 
     def append(self, keys: Tensor, values: Tensor) -> None:
-        """Add nodes; both [U, H, W, D]."""
-        first, self._size = self._size, self._size + keys.shape[2]
-        if self._size > self._keys.shape[2]:
-            room = max(2 * self._keys.shape[2], self._size, 64)
-            self._keys, self._values = (_enlarged(old, room) for old in (self._keys, self._values))
-        self._keys[:, :, first : self._size] = keys
-        self._values[:, :, first : self._size] = values
+        """Add tokens; both [U, H, W, D]."""
+        first, last = self.size, self.size + keys.shape[2]
+        if last > self._keys.shape[2]:
+            room = last + max(64, last // 4)
+            self._keys, self._values = _enlarged(self.keys, room), _enlarged(self.values, room)
+        self._keys[:, :, first:last] = keys
+        self._values[:, :, first:last] = values
+        self.size = last
 
-    def attend(self, queries: Tensor, paths_UWT: Tensor, bias: Tensor) -> Tensor:
-        """Attention [U, H, W, D] of new nodes over their own paths.
+    def attend_paths(self, queries: Tensor, paths_UWT: Tensor, bias: Tensor) -> Tensor:
+        """Attention [U, H, W, D] of each of W tokens over a path of its own.
 
         Args:
             queries: [U, H, W, D].
-            paths_UWT: int64[U, W, T], the nodes of each path.
-            bias: over the nodes, [U, H, W, M] with -inf off the path; over the path, broadcast to [U, H, W, T],
-                where the tree `reads_paths`.
+            paths_UWT: int64[U, W, T], places of the tokens of each path.
+            bias: broadcasts to [U, H, W, T].
         """
-        keys, values = (states[:, :, : self._size] for states in (self._keys, self._values))
-        if not reads_paths(self._size):
-            return attend(queries, keys, values, bias)
-        index = paths_UWT.flatten(1)[:, None, :, None].expand(-1, keys.shape[1], -1, keys.shape[3])
-        keys, values = (states.gather(2, index).unflatten(2, paths_UWT.shape[1:]) for states in (keys, values))
+        index = paths_UWT.flatten(1)[:, None, :, None].expand(-1, self._keys.shape[1], -1, self._keys.shape[3])
+        keys, values = (
+            states.gather(2, index).unflatten(2, paths_UWT.shape[1:]) for states in (self.keys, self.values)
+        )
         scores = (queries[:, :, :, None] * keys).sum(-1) + bias
         return (scores.float().softmax(-1).to(values.dtype)[..., None] * values).sum(3)
 

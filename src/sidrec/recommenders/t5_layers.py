@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.nn import functional as F
 from transformers import T5ForConditionalGeneration
 
-from sidrec.recommenders.attention import NodeStates, attend, laid_out, merge_heads, split_heads
+from sidrec.recommenders.attention import NodeStates, attend, laid_out, merge_heads, reads_paths, split_heads
 
 __all__ = ["T5Decoder", "T5Encoder"]
 
@@ -28,11 +28,12 @@ class T5Encoder:
     def __init__(self, model: T5ForConditionalGeneration) -> None:
         config: Any = model.config
         stack: Any = model.encoder
+        decoder: Any = model.decoder
         self._embed, self._heads = stack.embed_tokens, config.num_heads
         self._compute_bias = stack.block[0].layer[0].SelfAttention.compute_bias
         self._layers = [(_SelfAttention(block.layer[0]), _FeedForward(block.layer[1])) for block in stack.block]
         self._norm = stack.final_layer_norm
-        crosses: list[Any] = [block.layer[1].EncDecAttention for block in model.decoder.block]
+        crosses: list[Any] = [block.layer[1].EncDecAttention for block in decoder.block]
         self._cross = _folded(self._norm, *(matrix for cross in crosses for matrix in (cross.k, cross.v)))
         self._num_layers = len(crosses)
 
@@ -92,7 +93,7 @@ class T5Decoder:
             tokens_UW: int64[U, W].
             paths_UWT: int64[U, W, T], nodes of each prefix, its own last.
             nodes: of each layer.
-            bias: of self-attention, as `NodeStates.attend` takes it.
+            bias: of self-attention, over all nodes, or over the path where the tree `reads_paths`.
             cross: of the encoder.
             cross_bias: [U, 1, 1, S].
         """
@@ -101,7 +102,11 @@ class T5Decoder:
             attention, crossing, feed_forward = layer
             queries, new_keys, new_values = attention.project(hidden_UWD)
             own.append(new_keys, new_values)
-            hidden_UWD = attention.add(hidden_UWD, own.attend(queries, paths_UWT, bias))
+            if reads_paths(own.size):
+                seen = own.attend_paths(queries, paths_UWT, bias)
+            else:
+                seen = attend(queries, own.keys, own.values, bias)
+            hidden_UWD = attention.add(hidden_UWD, seen)
             seen = attend(crossing.project(hidden_UWD), keys, values, cross_bias)
             hidden_UWD = crossing.add(hidden_UWD, seen)
             hidden_UWD = feed_forward(hidden_UWD)
