@@ -136,7 +136,7 @@ def large_problem(**request: object) -> Problem:
 
 @pytest.mark.parametrize("normalize", ["level", "children"])
 def test_exact_search_falls_back_on_scoring_everything_in_chunks(monkeypatch, normalize):
-    monkeypatch.setattr(beam, "WIDEST", 10)
+    monkeypatch.setattr(beam, "LIMIT", 0)
     monkeypatch.setattr(exhaustive, "CHUNK_LEAVES", 37)
     calls = []
     whole = beam.rank_all
@@ -144,33 +144,82 @@ def test_exact_search_falls_back_on_scoring_everything_in_chunks(monkeypatch, no
     problem = large_problem()
     problem.config = problem.config.model_copy(update={"normalize": normalize})
     plain, found = search(problem), search(problem, exact=True)
-    assert len(calls) == (~plain.exact).sum() > 0
+    assert (~plain.exact).any()
+    assert calls
     assert found.exact.all()
     for user in range(len(problem.histories)):
         assert is_top_k(found.rows[user], found.scores[user], item_scores(problem, user))
 
 
-def test_exact_search_reads_each_prompt_once_and_widens_only_who_needs_it():
+def test_exact_search_goes_on_only_for_who_needs_it():
     class Counting(TableScorer):
         def start(self, histories: Histories) -> "CountingState":
             started.append(len(histories))
             return CountingState(super().start(histories).users_U)
 
-    class CountingState(TableState):
-        def select(self, users: torch.Tensor) -> "CountingState":
-            selected.append(len(users))
-            return CountingState(self.users_U[users])
+        def step(self, state, level, parents_UW, codes_UW):
+            scored.append(len(state.users_U) * (1 if parents_UW is None else parents_UW.shape[1]))
+            return super().step(state, level, parents_UW, codes_UW)
 
-    started, selected = [], []
+    class CountingState(TableState):
+        pass
+
+    started, scored = [], []
     problem = large_problem()
     problem.scorer = Counting((8, 8, 8), sharpness=1.4)
+    problem.config = BeamConfig(beams=10, users_per_batch=5)
     lacking = (~search(problem).exact).sum()
+    assert 0 < lacking < len(problem.histories)
+    plain = sum(scored)
     started.clear()
+    scored.clear()
     assert search(problem, exact=True).exact.all()
     assert sum(started) == len(problem.histories)
-    assert 0 < lacking < len(problem.histories)
-    assert sum(selected) >= lacking
-    assert max(selected) <= lacking
+    assert plain < sum(scored) < 2 * plain
+
+
+def test_exact_search_expands_only_prefixes_above_the_last_leaf():
+    """Every prefix that it scored beyond the beam is above the k-th score that it began with."""
+    expanded = []
+
+    class Watching(TableScorer):
+        def step(self, state, level, parents_UW, codes_UW):
+            logp = super().step(state, level, parents_UW, codes_UW)
+            expanded.append((level, None if parents_UW is None else state.nodes_UM[0, -parents_UW.shape[1] :].tolist()))
+            return logp
+
+    problem = large_problem(exclude_seen=False)
+    problem.histories, problem.config = Histories.of([[3, 4]]), BeamConfig(beams=10)
+    problem.scorer = Watching((8, 8, 8), sharpness=0.5)
+    worst = search(problem).scores[0, -1]
+    beam_steps = len(expanded)
+    expanded.clear()
+    search(problem, exact=True)
+    beyond = [(level, node) for level, nodes in expanded[beam_steps:] for node in nodes]
+    assert beyond
+    assert len(beyond) == len(set(beyond))
+    scores = prefix_scores(problem)
+    assert all(scores[node] > worst for _, node in beyond)
+    wanted = {node for node, score in scores.items() if score > search(problem, exact=True).scores[0, -1]}
+    assert wanted <= {node for _, nodes in expanded for node in nodes or []}
+
+
+def prefix_scores(problem: Problem) -> dict[int, float]:
+    """Score of every prefix of one and of two codes of the catalogue, by the hash that stands for it."""
+    scorer, scores = TableScorer(problem.scorer.level_sizes, sharpness=problem.scorer.sharpness), {}
+    state = scorer.start(problem.histories)
+    first = scorer.step(state, 0, None, None)[0, 0]
+    ones = sorted({int(path[0]) for path in problem.codes})
+    second = scorer.step(state, 1, torch.zeros(1, len(ones), dtype=torch.long), torch.tensor([ones]))[0]
+    hashes = state.nodes_UM[0].tolist()
+    for place, code in enumerate(ones):
+        scores[hashes[1 + place]] = float(first[code])
+    twos = sorted({(int(path[0]), int(path[1])) for path in problem.codes})
+    parents = torch.tensor([[1 + ones.index(one) for one, _ in twos]])
+    scorer.step(state, 2, parents, torch.tensor([[two for _, two in twos]]))
+    for (one, two), name in zip(twos, state.nodes_UM[0, -len(twos) :].tolist(), strict=True):
+        scores[name] = float(first[one] + second[ones.index(one), two])
+    return scores
 
 
 def test_excluded_items_never_hold_a_beam():

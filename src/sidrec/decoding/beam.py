@@ -6,12 +6,12 @@ beams are prefixes of wanted items: no invalid code, no duplicate, no beam lost 
 **Certificate.** A log-probability is at most 0, so an item never scores higher than any prefix of
 its codes. A search that remembers the best prefix it ever dropped therefore knows that its list is
 the true top k of the whole catalogue if the k-th item scores at least as high as that prefix.
-`Request.exact` widens the beams of the users that lack the certificate until all have it.
+`Request.exact` goes on with what was dropped, for the users that lack the certificate, until all have it.
 
 Left out: sampling (another room), and any knowledge of models: a `SidScorer` gives the scores.
 """
 
-from collections.abc import Iterator
+from dataclasses import replace
 
 import numpy as np
 import torch
@@ -19,22 +19,20 @@ from torch import Tensor
 
 from sidrec.config import RunSettings
 from sidrec.data.sequences import Histories
+from sidrec.decoding.best_first import BestFirst, Leaves
 from sidrec.decoding.constraints import Exclusions
 from sidrec.decoding.exhaustive import rank_all
 from sidrec.decoding.expansion import Children, Prefixes, Walk
 from sidrec.decoding.recommendations import BeamConfig, Recommendations, Request
-from sidrec.decoding.scorer import PromptState, SidScorer, check_fits
+from sidrec.decoding.scorer import SidScorer, check_fits
 from sidrec.decoding.selection import list_items, top_candidates
 from sidrec.decoding.trie import ItemTrie
-from sidrec.types import FloatArray, IntArray
+from sidrec.types import IntArray
 
 __all__ = ["beam_search"]
 
-WIDENING = 4
-"""Factor by which exact search widens the beams of users without a certificate."""
-WIDEST = 4096
-"""Beams beyond which scoring everything in chunks takes less memory than one more widening, because
-a model attends from every beam to every beam's ancestors."""
+LIMIT = 4096
+"""Prefixes of a user beyond which scoring everything in chunks takes less memory than going on best first."""
 
 
 @torch.no_grad()
@@ -91,74 +89,58 @@ class _Search:
         )
 
     def recommend(self) -> Recommendations:
-        """Search once; where exactness is asked, again with more beams for the users that lack it."""
-        width = max(self.config.beams, self.request.k)
-        found = self._descend(self.state, self.exclusions, width)
-        if not self.request.exact:
+        """The lists; where exactness is asked, with what the beams had dropped searched too."""
+        asked, normalize = self.request, self.config.normalize
+        walk = Walk(self.scorer, self.state, self.exclusions, normalize)
+        rest = BestFirst(walk, asked.k, LIMIT) if asked.exact else None
+        leaves, dropped_U = self._descend(walk, rest)
+        found = self._listed(leaves)
+        # A dropped prefix of the k-th item's own score is no threat: its items score at most as high. Where fewer
+        # than k items are listed the k-th scores -inf, so dropping anything costs the certificate.
+        found = replace(found, exact=found.scores[:, -1] >= dropped_U.cpu().numpy())
+        if rest is None or found.exact.all():
             return found
-        pending = np.flatnonzero(~found.exact)
-        while len(pending):
-            width *= WIDENING
-            for users in self._chunks(pending, width):
-                _replace(found, users, self._search_wider(users, width))
-            pending = np.flatnonzero(~found.exact)
+        worst_U = torch.from_numpy(found.scores[:, -1]).to(dropped_U.device)
+        leaves, exact_U = rest.complete(leaves, worst_U)
+        found = replace(self._listed(leaves), exact=exact_U.cpu().numpy())
+        if not found.exact.all():
+            users = np.flatnonzero(~found.exact)
+            state, exclusions = self.state.select(torch.from_numpy(users)), self.exclusions.take(users)
+            _overwrite(found, users, rank_all(self.scorer, state, exclusions, asked.k, normalize))
         return found
 
-    def _chunks(self, users: IntArray, width: int) -> Iterator[IntArray]:
-        """Users in groups that hold about as many beams together as a batch of the first search."""
-        budget = self.config.users_per_batch * max(self.config.beams, self.request.k)
-        at_once = max(1, budget // min(width, max(self.trie.num_nodes)))
-        for first in range(0, len(users), at_once):
-            yield users[first : first + at_once]
-
-    def _search_wider(self, users: IntArray, width: int) -> Recommendations:
-        """A wider search of some users, from the prompts that were read already."""
-        exclusions = self.exclusions.take(users)
-        state = self.state.select(torch.from_numpy(users))
-        if width > WIDEST and max(self.trie.num_nodes) > WIDEST:
-            return rank_all(self.scorer, state, exclusions, self.request.k, self.config.normalize)
-        return self._descend(state, exclusions, width)
-
-    def _descend(self, state: PromptState, exclusions: Exclusions, width: int) -> Recommendations:
-        """One beam search over all levels."""
-        walk = Walk(self.scorer, state, exclusions, self.config.normalize)
+    def _descend(self, walk: Walk, rest: BestFirst | None) -> tuple[Leaves, Tensor]:
+        """One beam search over all levels: the best leaves, and the score of the best prefix dropped, float32[U]."""
+        width = max(self.config.beams, self.request.k)
         children = walk.start()
         dropped_U = torch.full_like(children.scores_UM[:, 0], -torch.inf)
-        beams, dropped_U = _best(children, dropped_U, width)
+        beams, dropped_U = _best(children, dropped_U, width, rest)
         for level in range(1, self.trie.num_levels):
-            beams, dropped_U = _best(walk.children(beams, level), dropped_U, width)
-        best_UW, scores_UW = top_candidates(walk.finish(beams), self.request.k)
-        leaves_UW = beams.nodes_UW.gather(1, best_UW)
-        return _certified(leaves_UW, scores_UW, dropped_U, self.request.k, exclusions)
+            beams, dropped_U = _best(walk.children(beams, level), dropped_U, width, rest)
+        return Leaves.best(beams, walk.finish(beams), self.request.k), dropped_U
+
+    def _listed(self, leaves: Leaves) -> Recommendations:
+        """The items behind leaves, all said to be exact."""
+        nodes, scores = leaves.nodes_UK.cpu().numpy(), leaves.scores_UK.cpu().numpy()
+        rows, item_scores = list_items(nodes, scores, self.request.k, self.exclusions)
+        return Recommendations(rows, item_scores, np.ones(len(rows), dtype=np.bool_))
 
 
-def _best(children: Children, dropped_U: Tensor, width: int) -> tuple[Prefixes, Tensor]:
+def _best(children: Children, dropped_U: Tensor, width: int, rest: BestFirst | None) -> tuple[Prefixes, Tensor]:
     """The best `width` children, and the score of the best prefix dropped so far, float32[U]."""
     width = min(width, children.num_nodes)
     index_UW, score_UW = top_candidates(children.scores_UM, width + 1)
     if index_UW.shape[1] > width:
         dropped_U = torch.maximum(dropped_U, score_UW[:, width])
         index_UW, score_UW = index_UW[:, :width], score_UW[:, :width]
+    if rest is not None:
+        rest.leave(children, index_UW)
     # Back to the order of nodes, in which the lower index of equal scores is the lower node; missing ones last.
     missing_UW = score_UW == -torch.inf
     index_UW, order_UW = index_UW.masked_fill(missing_UW, children.scores_UM.shape[1]).sort(dim=1)
     return children.take(index_UW, score_UW.gather(1, order_UW)), dropped_U
 
 
-def _certified(
-    leaves_UW: Tensor, scores_UW: Tensor, dropped_U: Tensor, k: int, exclusions: Exclusions
-) -> Recommendations:
-    """The items behind the best leaves, and whether nothing that was dropped could beat them.
-
-    A dropped prefix of the k-th item's own score is no threat: its items score at most as high.
-    Where fewer than k items are listed the k-th scores -inf, so dropping anything costs the certificate.
-    """
-    leaves, scores = leaves_UW.cpu().numpy(), scores_UW.cpu().numpy()
-    rows, item_scores = list_items(leaves, scores, k, exclusions)
-    worst: FloatArray = item_scores[:, -1]
-    return Recommendations(rows, item_scores, worst >= dropped_U.cpu().numpy())
-
-
-def _replace(found: Recommendations, users: IntArray, better: Recommendations) -> None:
+def _overwrite(found: Recommendations, users: IntArray, better: Recommendations) -> None:
     """Write the lists of some users over their earlier ones."""
     found.rows[users], found.scores[users], found.exact[users] = better.rows, better.scores, better.exact

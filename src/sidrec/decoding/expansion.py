@@ -27,14 +27,34 @@ class Prefixes:
     Attributes:
         nodes_UW: int64[U, W], nodes of the trie; the number of nodes of the depth where there is no prefix.
         scores_UW: float32[U, W]; -inf where there is no prefix.
-        parents_UW: int64[U, W], the scorer's nodes that they continue; None at the root.
-        codes_UW: int64[U, W], the last code, 0 where there is no prefix; None at the root.
+        parents_UW: int64[U, W], the scorer's nodes that they continue.
+        codes_UW: int64[U, W], the last code, 0 where there is no prefix.
     """
 
     nodes_UW: Tensor
     scores_UW: Tensor
-    parents_UW: Tensor | None
-    codes_UW: Tensor | None
+    parents_UW: Tensor
+    codes_UW: Tensor
+
+    def at(self, index_UW: Tensor) -> "Prefixes":
+        """Those at some places, int64[U, W]."""
+        return Prefixes(*(part.gather(1, index_UW) for part in self._parts))
+
+    def in_order(self) -> "Prefixes":
+        """The same in order of nodes, missing ones last."""
+        return self.at(self.nodes_UW.argsort(dim=1))
+
+    def take(self, users: Tensor) -> "Prefixes":
+        """Those of some of the users."""
+        return Prefixes(*(part[users] for part in self._parts))
+
+    def joined(self, others: "Prefixes") -> "Prefixes":
+        """These and others of the same users."""
+        return Prefixes(*(torch.cat(pair, dim=1) for pair in zip(self._parts, others._parts, strict=True)))
+
+    @property
+    def _parts(self) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        return self.nodes_UW, self.scores_UW, self.parents_UW, self.codes_UW
 
 
 @dataclass(frozen=True)
@@ -91,16 +111,26 @@ class Walk:
     """
 
     def __init__(self, scorer: SidScorer, state: PromptState, exclusions: Exclusions, normalize: Normalize) -> None:
-        self.scorer, self.state, self.exclusions, self.normalize = scorer, state, exclusions, normalize
+        self.scorer, self.state, self.exclusions = scorer, state, exclusions
+        self.normalize: Normalize = normalize
         self.num_nodes = 0
         self._broken: Tensor | None = None
+
+    def take(self, users: Tensor) -> "Walk":
+        """The way of some of the users from here on; this one stays as it is."""
+        chosen = users.cpu()
+        taken = Walk(self.scorer, self.state.take(chosen), self.exclusions.take(chosen.numpy()), self.normalize)
+        taken.num_nodes, taken._broken = self.num_nodes, self._broken
+        return taken
 
     def start(self) -> Children:
         """The prefixes of length 1."""
         logp_U1K = self.scorer.step(self.state, 0, None, None).float()
         num_users, device = len(logp_U1K), logp_U1K.device
         nodes_U1 = torch.zeros(num_users, 1, dtype=torch.long, device=device)
-        return self._expand(Prefixes(nodes_U1, torch.zeros(num_users, 1, device=device), None, None), 0, logp_U1K)
+        return self._expand(
+            Prefixes(nodes_U1, torch.zeros(num_users, 1, device=device), nodes_U1, nodes_U1), 0, logp_U1K
+        )
 
     def children(self, prefixes: Prefixes, level: int) -> Children:
         """Children of prefixes of length `level`; those of a user stand in order of nodes, missing ones last."""
@@ -120,9 +150,13 @@ class Walk:
             self._count(end_UW)
             scores_UW = scores_UW + end_UW.clamp(max=0).masked_fill(scores_UW == -torch.inf, 0)
             self._look(scores_UW)
+        self.refuse_nan()
+        return scores_UW
+
+    def refuse_nan(self) -> None:
+        """Raise `DataError` if the scorer ever gave NaN."""
         if self._broken is not None:
             refuse_nan(self._broken)
-        return scores_UW
 
     def _expand(self, prefixes: Prefixes, level: int, logp_UWK: Tensor) -> Children:
         trie, device = self.exclusions.trie, logp_UWK.device
