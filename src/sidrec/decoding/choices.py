@@ -86,12 +86,12 @@ def drawn_samples(
         logp_UN: float64[U, N], log-probabilities of the draws; -inf where nothing was drawn.
         uniform: leaves int64[U, N] → float64[U, N] between 0 and 1, which item of the leaf.
     """
-    scores_UN = walk.finish(leaves).gather(1, order_UN)
+    missing_UN = logp_UN == -torch.inf
+    scores_UN = walk.finish(leaves).gather(1, order_UN).masked_fill(missing_UN, -torch.inf)
     leaves_UN = leaves.nodes_UW.gather(1, order_UN)
-    rows_UN = _draw_items(
-        leaves_UN.cpu().numpy(), (logp_UN > -torch.inf).cpu().numpy(), uniform(leaves_UN).cpu().numpy(), walk.exclusions
-    )
-    return Samples(rows_UN, codes_of(rows_UN, walk.exclusions.trie), scores_UN.cpu().numpy(), to_float32(logp_UN))
+    exists, leaves, uniforms = (values.cpu().numpy() for values in (~missing_UN, leaves_UN, uniform(leaves_UN)))
+    rows_UN = _draw_items(leaves, exists, uniforms, walk.exclusions)
+    return Samples(rows_UN, codes_of(rows_UN, walk.exclusions.trie), to_float32(scores_UN), to_float32(logp_UN))
 
 
 def _draw_items(leaves_UN: IntArray, exists_UN: BoolArray, uniform_UN: FloatArray, exclusions: Exclusions) -> IntArray:

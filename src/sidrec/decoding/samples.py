@@ -116,7 +116,7 @@ class Samples:
 
     def take(self, users: IntArray) -> "Samples":
         """The samples of some of the users, in the given order."""
-        return Samples(*(None if array is None else array[users] for array in self._arrays()))
+        return self._of([None if array is None else array[users] for array in self._arrays()])
 
     @classmethod
     def empty(cls, kind: str, n: int, num_levels: int) -> "Samples":
@@ -135,7 +135,11 @@ class Samples:
     def concatenate(cls, parts: "list[Samples]") -> "Samples":
         """The samples of several batches of users of one kind, at least one, one after the other."""
         columns = zip(*(part._arrays() for part in parts), strict=True)
-        return cls(*(None if column[0] is None else np.concatenate(column) for column in columns))
+        return cls._of([None if column[0] is None else np.concatenate(column) for column in columns])
+
+    @classmethod
+    def _of(cls, arrays: list[Any]) -> "Samples":
+        return cls(*arrays)
 
     def _arrays(self) -> list[Any]:
         return [getattr(self, field.name) for field in fields(self)]
