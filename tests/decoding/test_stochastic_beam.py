@@ -1,14 +1,17 @@
 """Draws without replacement against exact enumeration, and the estimator that they are for."""
 
+import math
 from collections import Counter
 from itertools import combinations, permutations
 
 import numpy as np
 import pytest
 import scipy.stats
+import torch
 
 from sidrec.decoding.recommendations import Request
 from sidrec.decoding.samples import SamplingConfig
+from sidrec.decoding.stochastic_beam import _log1mexp, _with_maximum
 
 from .slow_sampling import leaf_probabilities, small_problem
 from .test_sampling import assert_frequencies, paths_of, sample
@@ -100,3 +103,25 @@ def test_sharp_models_and_low_temperatures_stay_numbers():
     assert (np.diff(samples.perturbed, axis=1) < 0).all()
     noise = samples.perturbed - samples.draw_log_probs
     assert scipy.stats.kstest(noise[samples.draw_log_probs > -100], "gumbel_r").pvalue > 0.001
+
+
+def test_conditional_maximum_by_hand_and_at_the_edges():
+    # Equation of the paper, -log(exp(-T) - exp(-Z) + exp(-G)), where it does not overflow.
+    scores = torch.tensor([[[0.3, -1.0, -2.5, -torch.inf]]], dtype=torch.double)
+    found = _with_maximum(scores, torch.tensor([[1.7]], dtype=torch.double))[0, 0].tolist()
+    expected = [-math.log(math.exp(-1.7) - math.exp(-0.3) + math.exp(-score)) for score in (0.3, -1.0, -2.5)]
+    np.testing.assert_allclose(found[:3], expected, rtol=1e-12)
+    assert found[0] == 1.7
+    assert found[3] == -math.inf
+    far = _with_maximum(scores - 5000, torch.tensor([[800.0]], dtype=torch.double))[0, 0].tolist()
+    # There exp(-T) is nothing beside exp(-G), except for the largest itself.
+    rest = [-5000 - math.log(math.exp(-score) - math.exp(-0.3)) for score in (-1.0, -2.5)]
+    np.testing.assert_allclose(far[:3], [800, *rest], rtol=1e-12)
+    nothing = _with_maximum(torch.full((1, 1, 2), -torch.inf).double(), torch.full((1, 1), -torch.inf).double())
+    assert (nothing == -torch.inf).all()
+
+
+def test_log_of_one_minus_exp_loses_nothing():
+    x = torch.tensor([0.0, -1e-20, -0.5, -1.0, -50.0], dtype=torch.double)
+    expected = [-math.inf, math.log(1e-20), math.log(1 - math.exp(-0.5)), math.log(1 - math.exp(-1)), -math.exp(-50)]
+    np.testing.assert_allclose(_log1mexp(x).numpy(), expected, rtol=1e-12)

@@ -67,4 +67,4 @@ def _choose(
     beams, place_UN = distinct_prefixes(children, torch.cat(indices, dim=1), torch.cat(missing, dim=1))
     places = place_UN.split([index.shape[1] for index in indices], dim=1)
     nobody_UW = torch.zeros_like(beams.nodes_UW, dtype=torch.bool)
-    return beams, [nobody_UW.scatter(1, place, ~gone) for place, gone in zip(places, missing, strict=True)]
+    return beams, [nobody_UW.scatter(1, place, True) for place in places]

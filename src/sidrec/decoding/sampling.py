@@ -129,12 +129,12 @@ def _pick(logp_UWC: Tensor, places_UN: Tensor, uniform_UN: Tensor) -> Tensor:
     Args:
         logp_UWC: float64[U, W, C], log-probabilities; a row of -inf alone has nothing to take.
         places_UN: int64[U, N], prefix of each draw.
-        uniform_UN: float64[U, N], below 1.
+        uniform_UN: float64[U, N] between 0 and 1, both excluded.
     """
     num_children = logp_UWC.shape[2]
     sums_UWC = logp_UWC.exp().cumsum(-1)
-    # Ends in 1 exactly, so no number passes the last child that can be drawn.
+    # Ends in 1 exactly, so every number is reached, and by a child that adds to the sum.
     sums_UWC = sums_UWC / sums_UWC[..., -1:]
     sums_UNC = sums_UWC.gather(1, places_UN.unsqueeze(-1).expand(-1, -1, num_children))
-    child_UN = torch.searchsorted(sums_UNC, uniform_UN.unsqueeze(-1), right=True).squeeze(-1)
+    child_UN = torch.searchsorted(sums_UNC, uniform_UN.unsqueeze(-1)).squeeze(-1)
     return places_UN * num_children + child_UN.clamp(max=num_children - 1)
