@@ -35,7 +35,7 @@ def children(problem: Problem, user: int, prefix: Path, normalize: str = "level"
     for place, code in enumerate(prefix):
         logps = problem.scorer.step(state, place + 1, torch.tensor([[place]]), torch.tensor([[code]]))[0, 0].tolist()
     found = {code: logps[code] for code in wanted}
-    if normalize == "children" and wanted:
+    if normalize == "children" and any(logp > -math.inf for logp in found.values()):
         total = math.log(sum(math.exp(logp) for logp in found.values()))
         found = {code: logp - total for code, logp in found.items()}
     return found

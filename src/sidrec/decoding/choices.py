@@ -89,8 +89,8 @@ def drawn_samples(
     missing_UN = logp_UN == -torch.inf
     scores_UN = walk.finish(leaves).gather(1, order_UN).masked_fill(missing_UN, -torch.inf)
     leaves_UN = leaves.nodes_UW.gather(1, order_UN)
-    numbers = (values.cpu().numpy() for values in (leaves_UN, ~missing_UN, uniform(leaves_UN)))
-    rows_UN = _draw_items(*numbers, walk.exclusions)
+    exists_UN, uniform_UN = (values.cpu().numpy() for values in (~missing_UN, uniform(leaves_UN)))
+    rows_UN = _draw_items(leaves_UN.cpu().numpy(), exists_UN, uniform_UN, walk.exclusions)
     return Samples(rows_UN, codes_of(rows_UN, walk.exclusions.trie), to_float32(scores_UN), to_float32(logp_UN))
 
 
