@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from sidrec.config import RunSettings
@@ -15,7 +15,7 @@ from sidrec.decoding.beam import beam_search
 from sidrec.decoding.recommendations import BeamConfig
 from sidrec.decoding.samples import SamplingConfig
 
-from .oracle import Problem, item_scores
+from .oracle import Problem, item_scores, random_problem
 from .slow_sampling import Path, children, small_problem
 from .test_sampling import as_problem_does, problems, sample
 
@@ -49,6 +49,7 @@ def diverse_rows(problem: Problem, user: int, config: SamplingConfig) -> list[in
 
 
 @given(problems, st.integers(1, 5), st.sampled_from([0.0, 0.5, 3.0]))
+@example(random_problem(16, "level", 1), 2, 3.0)  # a group that finds fewer children than it has room for
 @settings(max_examples=150, deadline=None, derandomize=True)
 def test_diverse_beams_equal_the_papers_loops(problem, groups, diversity):
     # Without ties: loops add in another order, so that equal scores come out unequal.

@@ -1,11 +1,16 @@
 """Draws from both backbones: log-probabilities equal to whole forward passes."""
 
+import re
+import runpy
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
 from tests.recommenders.generative_cases import KINDS, RAGGED, RUN, Reference, make
 from tests.recommenders.test_generative import naive_children
 
+from sidrec.artifact import create
 from sidrec.decoding.recommendations import BeamConfig, Request
 from sidrec.decoding.samples import SamplingConfig
 
@@ -78,3 +83,18 @@ def test_one_group_equals_rank(kind):
     found = recommender.rank(RAGGED, Request(k=6, search=BeamConfig(beams=6)), RUN)
     assert (samples.rows == found.rows).all()
     np.testing.assert_allclose(samples.log_probs, found.scores, atol=1e-5)
+
+
+def test_the_documented_example_runs(tmp_path, monkeypatch):
+    page = (Path(__file__).parents[2] / "docs" / "decoding.md").read_text(encoding="utf-8")
+    (example,) = (block for block in re.findall(r"```python\n(.*?)```", page, re.DOTALL) if "SamplingConfig" in block)
+    recommender = make("tiger")
+    monkeypatch.chdir(tmp_path)
+    with create(tmp_path / "runs/beauty/recommenders/tiger", kind="recommender", config={}) as writer:
+        recommender.save(writer.path)
+    for name, item in zip(("B001", "B0AX"), recommender.catalog.ids, strict=False):
+        example = example.replace(name, item)
+    (tmp_path / "example.py").write_text(example, encoding="utf-8")
+    found = runpy.run_path("example.py")
+    assert found["samples"].rows.shape == (1, 16)
+    assert not np.isin(found["samples"].rows, [0, 1]).any()
