@@ -21,6 +21,8 @@ from sidrec.data.dataset import Dataset
 from sidrec.data.sequences import Histories
 from sidrec.decoding.beam import beam_search
 from sidrec.decoding.recommendations import BeamConfig, Normalize, Recommendations, Request
+from sidrec.decoding.samples import Samples, SamplingConfig
+from sidrec.decoding.sampling import sample_items
 from sidrec.decoding.scorer import SidScorer
 from sidrec.decoding.trie import ItemTrie
 from sidrec.random import torch_seed
@@ -185,3 +187,18 @@ class GenerativeRecommender(Recommender):
         search = self.search_for(request)
         with self.evaluating(run):
             return beam_search(self.scorer(search.normalize), self.trie, histories, request, search, run)
+
+    def sample(
+        self,
+        histories: Histories,
+        request: Request,
+        config: SamplingConfig,
+        run: RunSettings,
+        users: IntArray | None = None,
+    ) -> Samples:
+        """Items of every history drawn at random, or by diverse beams; `request.k` of them.
+
+        Arguments and errors are those of `sample_items`; the seed is the run's.
+        """
+        with self.evaluating(run):
+            return sample_items(self.scorer(config.normalize), self.trie, histories, request, config, run, users)
