@@ -49,6 +49,7 @@ def test_masks_of_a_trie_count_the_allowed_items(seed, num_items):
             items = trie.node_items[depth]
             under = [trie.rows[items[node] : items[node + 1]] for node in range(trie.num_nodes[depth])]
             assert held[mask].tolist() == [bool(masks[mask, rows].any()) for rows in under]
+            assert found.num_held[depth] == held.sum(axis=1).max()
 
 
 def test_ranks_under_different_masks_are_found_together():

@@ -133,7 +133,7 @@ class _Search:
 
 def _best(children: Children, dropped_U: Tensor, width: int) -> tuple[Prefixes, Tensor]:
     """The best `width` children, and the score of the best prefix dropped so far, float32[U]."""
-    width = min(width, children.num_nodes)
+    width = min(width, children.most)
     index_UW, score_UW = top_candidates(children.scores_UM, width + 1)
     if index_UW.shape[1] > width:
         dropped_U = torch.maximum(dropped_U, score_UW[:, width])

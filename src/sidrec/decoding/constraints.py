@@ -125,6 +125,10 @@ class Exclusions:
         dead = excluded == listed
         return users[dead], nodes[dead]
 
+    def num_nodes(self, depth: int) -> int:
+        """The most nodes of a depth that one user's lists leave; what is seen is not looked at."""
+        return self.trie.num_nodes[depth] if self.masks is None else self.masks.num_held[depth]
+
     def num_listed_before(self, users: IntArray, positions: IntArray) -> IntArray:
         """int64[…], how many of the items before a position a user's lists allow, excluded ones among them."""
         return positions if self.masks is None else self.masks.num_before(self.mask_of[users], positions)

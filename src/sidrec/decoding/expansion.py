@@ -48,6 +48,7 @@ class Children:
         nodes_UM: int32[U, W·C], nodes of the trie; children of one prefix stand side by side, in order.
         scores_UM: float32[U, W·C]; -inf where there is no child, or none that the user may get.
         prefixes_UW: int64[U, W], the scorer's nodes of the prefixes.
+        most: nodes of this depth that one user's lists leave, at most.
         arrays: of the trie.
     """
 
@@ -55,6 +56,7 @@ class Children:
     nodes_UM: Tensor
     scores_UM: Tensor
     prefixes_UW: Tensor
+    most: int
     arrays: TrieTensors
 
     @property
@@ -145,7 +147,8 @@ class Walk:
             logp_UWC = (logp_UWC - total_UW1.masked_fill(total_UW1 == -torch.inf, 0)).clamp_(max=0)
         scores_UM = (prefixes.scores_UW.unsqueeze(-1) + logp_UWC).flatten(1)
         self._look(scores_UM)
-        return Children(level + 1, child_UWC.flatten(1), scores_UM, self._count(prefixes.nodes_UW), arrays)
+        counted_UW, most = self._count(prefixes.nodes_UW), self.exclusions.num_nodes(level + 1)
+        return Children(level + 1, child_UWC.flatten(1), scores_UM, counted_UW, most, arrays)
 
     def _count(self, prefixes_UW: Tensor) -> Tensor:
         """int64[U, W], the scorer's nodes of the prefixes that were just scored."""

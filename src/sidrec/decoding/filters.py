@@ -142,6 +142,11 @@ class TrieMasks:
         ends = (self.counts.take(items, axis=1) for items in self.trie.node_items)
         return tuple(ends_Fn[:, 1:] != ends_Fn[:, :-1] for ends_Fn in ends)
 
+    @cached_property
+    def num_held(self) -> tuple[int, ...]:
+        """For depth 0 … L the most nodes under which one mask allows an item."""
+        return tuple(int(held_Fn.sum(axis=1).max(initial=0)) for held_Fn in self.held)
+
     def num_before(self, masks: IntArray, positions: IntArray) -> IntArray:
         """int64[…], how many of the items before a position a mask allows."""
         return self.counts[masks, positions].astype(np.int64)
