@@ -1,4 +1,4 @@
-"""The catalogue constraint alone: building the trie, its memory, and a search whose model costs nothing.
+"""The catalogue constraint alone: the trie, its memory and file, lists of items, a search whose model costs nothing.
 
 Baselines, as research code commonly has them: a nested dictionary of Python, and a beam search under
 transformers' `PrefixConstrainedLogitsProcessor`, which asks a prefix function for every beam and masks
@@ -6,13 +6,16 @@ the whole vocabulary. As in `generate`, it holds one row a beam from the first s
 scores that `generate` also moves are left out. Both sides search the same random log-probabilities.
 Ratios are of CPU seconds, one thread. Left out: models.
 
-Where no two items share their codes, the lists of both searches are first checked to be equal.
+Where no two items share their codes, the lists of both searches are first checked to be equal. Allow-lists
+stand beside a trie built anew of the allowed items, which is the other way to keep a search to them.
 """
 
 import gc
+import tempfile
 import tracemalloc
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Self
 
 import numpy as np
@@ -24,11 +27,13 @@ from harness import Benchmark, Timing, compare
 from sidrec.config import RunSettings
 from sidrec.data.sequences import Histories
 from sidrec.decoding.beam import beam_search
+from sidrec.decoding.filters import Filters, TrieMasks
 from sidrec.decoding.recommendations import BeamConfig, Recommendations, Request
 from sidrec.decoding.trie import ItemTrie
 
 SIZES = (256, 256, 256, 256)
 CATALOGUES = (10_000, 100_000, 1_000_000)
+HUGE = 10_000_000
 USERS, BEAMS, BATCH, HISTORY = 128, 20, 32, 20
 SPECIALS = 2
 VOCABULARY = sum(SIZES) + SPECIALS
@@ -62,9 +67,9 @@ class Prepared:
         return self.levels[level]
 
 
-def random_codes(num_items: int) -> np.ndarray:
+def random_codes(num_items: int, sizes: tuple[int, ...] = SIZES) -> np.ndarray:
     draw = np.random.default_rng(0)
-    return np.stack([draw.integers(size, size=num_items) for size in SIZES], axis=1).astype(np.int32)
+    return np.stack([draw.integers(size, size=num_items, dtype=np.int32) for size in sizes], axis=1)
 
 
 def dictionary_trie(codes: np.ndarray) -> dict[int, Any]:
@@ -120,15 +125,15 @@ def free_mask_search(vocabulary_logps: list[Tensor]) -> None:
         scores = (scores[..., None] + logps).flatten(1).topk(BEAMS, dim=1).values
 
 
-def memory_of(build: Callable[[], object]) -> float:
-    """Megabytes that a built object holds, by Python's allocator trace."""
+def memory_of(build: Callable[[], object]) -> tuple[float, float]:
+    """Megabytes that a built object holds, and the most that were held on the way, by Python's allocator trace."""
     gc.collect()
     tracemalloc.start()
     built = build()
-    held = tracemalloc.get_traced_memory()[0] / 1e6
+    held, peak = (size / 1e6 for size in tracemalloc.get_traced_memory())
     tracemalloc.stop()
     del built
-    return held
+    return held, peak
 
 
 def check_equal(found: Recommendations, codes: np.ndarray, tokens: Tensor, scores: Tensor) -> None:
@@ -144,7 +149,7 @@ def build_rows(benchmark: Benchmark, case: str, codes: np.ndarray) -> None:
     variants = {"nested dict": lambda: dictionary_trie(codes), "sidrec": lambda: ItemTrie.build(codes, SIZES)}
     repeats = 3 if len(codes) < 500_000 else 1
     benchmark.timings(f"build, {case}", compare(variants, "nested dict", repeats, warmup=repeats // 3), "nested dict")
-    held = {name: memory_of(build) for name, build in variants.items()}
+    held = {name: memory_of(build)[0] for name, build in variants.items()}
     for name, megabytes in held.items():
         benchmark.row(
             f"memory, {case}", name, "nested dict", value=megabytes, unit="MB", ratio=held["nested dict"] / megabytes
@@ -187,6 +192,75 @@ def search_rows(benchmark: Benchmark, case: str, codes: np.ndarray) -> None:
         )
 
 
+def file_rows(benchmark: Benchmark, case: str, trie: ItemTrie, codes: np.ndarray) -> None:
+    """The file against building anew; loading ends when the first path was looked up."""
+    paths = codes[np.random.default_rng(4).integers(len(codes), size=1000)]
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "items.trie"
+        variants = {
+            "build": lambda: ItemTrie.build(codes, trie.sizes).rows_of(paths[0]),
+            "save": lambda: trie.save(path),
+            "load": lambda: ItemTrie.load(path).rows_of(paths[0]),
+        }
+        benchmark.timings(f"file, {case}", compare(variants, "build", repeats=3), "build")
+
+
+def list_rows(benchmark: Benchmark, case: str, codes: np.ndarray) -> None:
+    """Allow-lists: preparing one, and a search of one batch with and without."""
+    scorer, trie, draw = Prepared.draw(BATCH), ItemTrie.build(codes, SIZES), np.random.default_rng(2)
+    lists = {f"{share:.0%} allowed": draw.random(len(codes)) < share for share in (0.5, 0.01)}
+    histories = Histories.of(draw.integers(len(codes), size=(BATCH, HISTORY)))
+    config = BeamConfig(beams=BEAMS, users_per_batch=BATCH)
+    _ = trie.node_items  # made once a trie
+    for name, mask in lists.items():
+        variants = {
+            "trie of the allowed items": lambda mask=mask: ItemTrie.build(codes[mask], SIZES),
+            "sidrec": lambda mask=mask: TrieMasks.of(trie, mask[None]).held,
+        }
+        taken = compare(variants, "trie of the allowed items", repeats=9)
+        benchmark.timings(f"list, {case}, {name}", taken, "trie of the allowed items")
+    markets = Filters(draw.random((8, len(codes))) < 0.5, np.arange(BATCH) % 8)
+    requests = {"no list": Request(k=BEAMS), **{name: Request(k=BEAMS, allowed=mask) for name, mask in lists.items()}}
+    requests["8 lists of 50%"] = Request(k=BEAMS, allowed=markets)
+    searches = {
+        name: lambda request=request: beam_search(scorer, trie, histories, request, config, RUN)
+        for name, request in requests.items()
+    }
+    benchmark.timings(f"search of {BATCH} users, {case}", compare(searches, "no list", repeats=9), "no list")
+
+
+def lookup_rows(benchmark: Benchmark, case: str, codes: np.ndarray) -> None:
+    """Nodes of a million paths, whole and of two codes, with and without the table of the first levels."""
+    draw = np.random.default_rng(3)
+    paths = codes[draw.integers(len(codes), size=1_000_000)]
+    plain, dense = ItemTrie.build(codes, SIZES), ItemTrie.build(codes, SIZES)
+    plain.__dict__["_dense_levels"] = 0
+    for length in (2, len(SIZES)):
+        variants = {
+            "binary search": lambda length=length: plain.nodes_of(paths[:, :length]),
+            "table of first levels": lambda length=length: dense.nodes_of(paths[:, :length]),
+        }
+        taken = compare(variants, "binary search", repeats=5)
+        benchmark.timings(f"nodes of 10⁶ paths of {length}, {case}", taken, "binary search")
+
+
+def huge_rows(benchmark: Benchmark) -> None:
+    """Ten million items, with levels as usual and with more than one integer holds."""
+    for sizes in (SIZES, SIZES * 2):
+        case, codes = f"{HUGE:,} items, {len(sizes)} levels", random_codes(HUGE, sizes)
+        trie = ItemTrie.build(codes, sizes)
+        file_rows(benchmark, case, trie, codes)
+        benchmark.row(f"memory, {case}", "stored arrays", value=trie.nbytes / 1e6, unit="MB")
+        benchmark.row(f"memory, {case}", "codes", value=codes.nbytes / 1e6, unit="MB")
+        del trie
+        benchmark.row(
+            f"memory, {case}",
+            "peak of building",
+            value=memory_of(lambda codes=codes, sizes=sizes: ItemTrie.build(codes, sizes))[1],
+            unit="MB",
+        )
+
+
 def main() -> None:
     torch.set_num_threads(1)
     benchmark = Benchmark("trie")
@@ -194,6 +268,10 @@ def main() -> None:
         case, codes = f"{num_items:,} items", random_codes(num_items)
         build_rows(benchmark, case, codes)
         search_rows(benchmark, case, codes)
+    file_rows(benchmark, case, ItemTrie.build(codes, SIZES), codes)
+    list_rows(benchmark, case, codes)
+    lookup_rows(benchmark, case, codes)
+    huge_rows(benchmark)
     benchmark.save()
 
 

@@ -106,6 +106,47 @@ def test_wrong_lines_are_named(sidrec, tiger: Path, tmp_path: Path, content: str
         assert word in done.err
 
 
+def items_of(answer: dict) -> set[str]:
+    return {item["item"] for item in answer["items"]}
+
+
+def test_lists_of_items_that_may_or_must_not_come(sidrec, tiger: Path, tmp_path: Path) -> None:
+    allow, deny = tmp_path / "allow.txt", tmp_path / "deny.txt.gz"
+    allow.write_text("1\n 5\n\n7\r\n9")
+    deny.write_bytes(gzip.compress(b"9\n0\n"))
+    ask = ("recommend", tiger, "--history", "1,2,3", "-k", "12", "--json")
+    everything = {str(k) for k in range(12)} - {"1", "2", "3"}
+    assert items_of(sidrec(*ask, "--allow", allow).json[0]) == {"5", "7", "9"}
+    assert items_of(sidrec(*ask, "--deny", deny).json[0]) == everything - {"0", "9"}
+    assert items_of(sidrec(*ask, "--allow", allow, "--deny", deny, "--allow-seen").json[0]) == {"1", "5", "7"}
+    deny.write_bytes(gzip.compress(b""))
+    assert items_of(sidrec(*ask, "--deny", deny).json[0]) == everything
+    users = tmp_path / "users.jsonl"
+    users.write_text('{"history": ["1"]}\n{"history": ["5"]}\n')
+    done = sidrec("recommend", tiger, "--histories", users, "--allow", allow)
+    assert [items_of(json.loads(line)) for line in done.out.splitlines()] == [{"5", "7", "9"}, {"1", "7", "9"}]
+
+
+@pytest.mark.parametrize(
+    ("allow", "deny", "words"),
+    [
+        ("1\n2\n\nnope\nnor this\n", "", ["2 item ids", "'nope'", "allow.txt, line 4"]),
+        ("1\n", "x 1\n", ["'x 1'", "deny.txt, line 1"]),
+        ("", "", ["the allow-list holds no item"]),
+        ("1\n5\n", "5\n1\n", ["leave no item"]),
+    ],
+)
+def test_lists_that_cannot_be_are_refused(sidrec, tiger: Path, tmp_path: Path, allow, deny, words) -> None:
+    for name, content in (("allow.txt", allow), ("deny.txt", deny)):
+        (tmp_path / name).write_text(content)
+    done = sidrec(
+        "recommend", tiger, "--history", "1,2", "--allow", tmp_path / "allow.txt", "--deny", tmp_path / "deny.txt"
+    )
+    assert done.code == 1
+    for word in words:
+        assert word in done.err.replace("\n", " ")
+
+
 def test_unknown_items_are_named(sidrec, tiger: Path) -> None:
     done = sidrec("recommend", tiger, "--history", "1,nope")
     assert done.code == 1

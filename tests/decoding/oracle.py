@@ -1,13 +1,14 @@
 """Random small search problems, and the slow answer: every item's log-probabilities, added up."""
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import numpy as np
 import torch
 
 from sidrec.data.sequences import Histories
+from sidrec.decoding.filters import Filters
 from sidrec.decoding.recommendations import BeamConfig, Request
 from sidrec.decoding.trie import ItemTrie
 from sidrec.testing.scorers import TableScorer
@@ -25,11 +26,24 @@ class Problem:
     def trie(self) -> ItemTrie:
         return ItemTrie.build(self.codes, self.scorer.level_sizes)
 
+    def keep_users(self, users: np.ndarray) -> None:
+        """Go on with some of the users, in the given order, each with the lists that were theirs."""
+        self.histories = self.histories.take(users)
+        lists = {"allowed": self.request.allowed, "denied": self.request.denied}
+        moved = {name: Filters(of.masks, of.of_user[users]) for name, of in lists.items() if isinstance(of, Filters)}
+        self.request = replace(self.request, **moved)
+
     def wanted(self, user: int) -> list[int]:
         """Rows that the user may get."""
         seen = set(self.histories[user].tolist()) if self.request.exclude_seen else set()
-        allowed = self.request.allowed
-        return [row for row in range(len(self.codes)) if row not in seen and (allowed is None or allowed[row])]
+        allowed, denied = (mask_of(items, user) for items in (self.request.allowed, self.request.denied))
+        rows = [row for row in range(len(self.codes)) if row not in seen]
+        rows = [row for row in rows if allowed is None or allowed[row]]
+        return [row for row in rows if denied is None or not denied[row]]
+
+
+def mask_of(items: np.ndarray | Filters | None, user: int) -> np.ndarray | None:
+    return items.masks[items.of_user[user]] if isinstance(items, Filters) else items
 
 
 def random_problem(seed: int, normalize: Literal["vocabulary", "level", "children"], beams: int) -> Problem:
@@ -49,13 +63,23 @@ def random_problem(seed: int, normalize: Literal["vocabulary", "level", "childre
     )
     longest = int(draw.choice([1, num_items // 2 + 1, 3 * num_items]))
     lists = [draw.integers(num_items, size=draw.integers(0, longest + 1)) for _ in range(int(draw.integers(1, 4)))]
-    allowed = None
-    if draw.random() < 0.3:
-        allowed = draw.random(num_items) < 0.5
-        allowed[draw.integers(num_items)] = True
-    request = Request(k=int(draw.integers(1, 9)), exclude_seen=bool(draw.random() < 0.7), allowed=allowed)
+    k, exclude_seen = int(draw.integers(1, 9)), bool(draw.random() < 0.7)
+    allowed, denied = random_lists(draw, num_items, len(lists))
+    request = Request(k=k, exclude_seen=exclude_seen, allowed=allowed, denied=denied)
     config = BeamConfig(beams=beams, normalize=normalize, users_per_batch=int(draw.integers(1, 4)))
     return Problem(codes, scorer, Histories.of(lists), request, config)
+
+
+def random_lists(draw: np.random.Generator, num_items: int, num_users: int) -> list[np.ndarray | Filters | None]:
+    """An allow- and a deny-list: none, one for all, or several of which each user has one; an item is always left."""
+    kept, lists = int(draw.integers(num_items)), []
+    for sign in (True, False):
+        share = draw.choice([0.1, 0.5, 0.9])
+        masks = draw.random((int(draw.integers(1, 4)), num_items)) < share
+        masks[:, kept] = sign
+        of_users = Filters(masks, draw.integers(len(masks), size=num_users))
+        lists.append([None, None, masks[0], of_users][draw.integers(4)])
+    return lists
 
 
 def item_scores(problem: Problem, user: int) -> dict[int, float]:

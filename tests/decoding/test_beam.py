@@ -1,6 +1,7 @@
 """The search against the sum of log-probabilities of every item, and what it promises."""
 
 from collections import Counter
+from dataclasses import replace
 from itertools import pairwise
 
 import numpy as np
@@ -14,6 +15,7 @@ from sidrec.data.sequences import Histories
 from sidrec.decoding import beam, exhaustive
 from sidrec.decoding.beam import beam_search
 from sidrec.decoding.exhaustive import exhaustive_ranking
+from sidrec.decoding.filters import Filters
 from sidrec.decoding.recommendations import BeamConfig, Recommendations, Request
 from sidrec.decoding.trie import ItemTrie
 from sidrec.errors import ConstraintError, DataError
@@ -33,8 +35,7 @@ problems = st.builds(
 
 
 def search(problem: Problem, *, exact: bool = False) -> Recommendations:
-    asked = problem.request
-    request = Request(asked.k, asked.exclude_seen, asked.allowed, exact)
+    request = replace(problem.request, exact=exact)
     return beam_search(problem.scorer, problem.trie, problem.histories, request, problem.config, RUN)
 
 
@@ -74,6 +75,8 @@ def test_the_certificate_is_never_wrong_and_exact_search_is_exact(problem):
     check_legal(exact, problem, truths)
     assert exact.exact.all()
     for user, truth in enumerate(truths):
+        if not problem.scorer.impossible:
+            assert (found.rows[user] >= 0).sum() == min(problem.request.k, len(problem.wanted(user)))
         if found.exact[user]:
             assert is_top_k(found.rows[user], found.scores[user], truth)
             assert (exact.rows[user] == found.rows[user]).all()
@@ -98,6 +101,36 @@ def test_all_beams_equal_exhaustive_ranking(problem):
         assert (found.scores == scored.scores).all()
 
 
+@given(problems)
+@settings(max_examples=200, deadline=None, derandomize=True)
+def test_lists_equal_the_search_among_their_items_alone(problem):
+    """Every user alone, on a catalogue of the items that the user may get: the same items, whatever is normalised."""
+    problem.config = problem.config.model_copy(update={"beams": len(problem.codes)})
+    found = search(problem)
+    for user in range(len(problem.histories)):
+        wanted = np.array(problem.wanted(user), np.int64)
+        if not len(wanted):
+            assert (found.rows[user] == -1).all()
+            continue
+        alone, history = ItemTrie.build(problem.codes[wanted], problem.scorer.level_sizes), problem.histories[user]
+        scorer = OfHistory(problem.scorer, Histories.of([history]))
+        request = Request(problem.request.k, exclude_seen=False)
+        expected = beam_search(scorer, alone, Histories.of([[]]), request, problem.config, RUN)
+        listed = expected.rows[0] >= 0
+        rows = np.where(listed, wanted[np.where(listed, expected.rows[0], 0)], -1)
+        assert np.allclose(found.scores[user], expected.scores[0], atol=TOLERANCE)
+        if problem.config.normalize != "children":  # there, sums of another length are rounded differently
+            assert found.rows[user].tolist() == rows.tolist()
+
+
+class OfHistory:
+    """A scorer that reads the same histories whatever it is given: rows may have other numbers in another trie."""
+
+    def __init__(self, scorer: TableScorer, histories: Histories) -> None:
+        self.level_sizes, self.has_end, self.step = scorer.level_sizes, scorer.has_end, scorer.step
+        self.start = lambda _: scorer.start(histories)
+
+
 def test_the_certificate_is_given_and_withheld():
     """The property above would hold of a search that never certifies, or of one that always could."""
     counts = Counter()
@@ -118,7 +151,7 @@ def test_the_certificate_is_given_and_withheld():
 def test_order_and_batch_of_users_do_not_matter(problem, seed, users_per_batch, exact):
     found = search(problem, exact=exact)
     order = np.random.default_rng(seed).permutation(len(problem.histories))
-    problem.histories = problem.histories.take(order)
+    problem.keep_users(order)
     problem.config = problem.config.model_copy(update={"users_per_batch": users_per_batch})
     again = search(problem, exact=exact)
     assert (again.rows == found.rows[order]).all()
@@ -258,6 +291,31 @@ def test_fewer_items_than_asked():
     assert found.exact.all()
 
 
+def test_users_of_one_batch_have_lists_of_their_own():
+    masks = np.stack([np.arange(700) % 7 == market for market in range(3)])
+    of_user = np.array([2, 0, 0, 1, 2])
+    for denied in (None, np.arange(700) % 2 == 0):
+        problem = large_problem(allowed=Filters(masks, of_user), denied=denied)
+        problem.config = BeamConfig(beams=10, users_per_batch=5)
+        found = search(problem)
+        assert (found.rows >= 0).all()
+        assert (found.rows % 7 == of_user[:, None]).all()
+        assert denied is None or (found.rows % 2 == 1).all()
+        for user, market in enumerate(of_user):
+            problem.request = Request(10, allowed=masks[market], denied=denied)
+            assert (search(problem).rows[user] == found.rows[user]).all()
+
+
+def test_only_some_items_of_a_leaf_are_allowed():
+    codes = np.array([[0], [1], [0], [0], [1], [0]], np.int32)  # leaf 0: rows 0, 2, 3, 5
+    request = Request(k=4, allowed=np.isin(np.arange(6), [1, 2, 3, 5]), denied=np.arange(6) == 3)
+    for rank in (beam_search, exhaustive_ranking):
+        found = rank(
+            TableScorer((2,)), ItemTrie.build(codes, (2,)), Histories.of([[5], []]), request, BeamConfig(), RUN
+        )
+        assert [sorted(rows) for rows in found.rows.tolist()] == [[-1, -1, 1, 2], [-1, 1, 2, 5]]
+
+
 def test_items_with_equal_codes_are_all_listed_in_row_order():
     codes = np.array([[1, 1], [0, 0], [1, 1], [1, 1], [0, 1]], np.int32)
     scorer = TableScorer((2, 2))
@@ -330,4 +388,6 @@ def test_bad_input_is_refused(rank):
         rank(Broken((8, 8, 8)), problem.trie, problem.histories, *rest)
     half = np.arange(700) < 350
     with pytest.raises(ConstraintError, match="no item that can be recommended"):
-        rank(problem.scorer, problem.trie.restrict(half), problem.histories, Request(allowed=~half), *rest[1:])
+        rank(problem.scorer, problem.trie, problem.histories, Request(allowed=half, denied=half), *rest[1:])
+    with pytest.raises(DataError, match=r"the allow-list has 350 entries"):
+        rank(problem.scorer, problem.trie, problem.histories, Request(allowed=half[:350]), *rest[1:])

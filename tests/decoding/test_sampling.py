@@ -148,7 +148,7 @@ def test_batch_order_and_number_of_users_do_not_matter(problem, config, seed, us
     samples = sample(problem, as_problem_does(problem, config), users=users)
     draw = np.random.default_rng(seed)
     some = draw.permutation(len(users))[: draw.integers(1, len(users) + 1)]
-    problem.histories = problem.histories.take(some)
+    problem.keep_users(some)
     again = sample(problem, as_problem_does(problem, config, users_per_batch), users=users[some])
     for found, expected in zip(vars(again).values(), vars(samples.take(some)).values(), strict=True):
         assert (found is expected is None) or np.array_equal(found, expected)
@@ -232,9 +232,7 @@ def test_bad_input_is_refused(kind):
         sample(problem, config, users=np.arange(3))
     half = np.arange(14) < 7
     with pytest.raises(ConstraintError, match="no item that can be recommended"):
-        sample_items(
-            problem.scorer, problem.trie.restrict(half), problem.histories, Request(allowed=~half), config, RUN
-        )
+        sample_items(problem.scorer, problem.trie, problem.histories, Request(allowed=half, denied=half), config, RUN)
     problem.scorer = Broken((3, 3, 3))
     with pytest.raises(DataError, match="not numbers"):
         sample(problem, config)

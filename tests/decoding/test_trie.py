@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from sidrec.decoding.trie import ItemTrie
 from sidrec.decoding.trie_tensors import TrieTensors
-from sidrec.errors import ConstraintError, DataError
+from sidrec.errors import DataError
 
 
 def table(seed: int, num_items: int, sizes: tuple[int, ...]) -> np.ndarray:
@@ -20,7 +20,7 @@ tables = st.builds(
     lambda seed, num_items, sizes: (table(seed, num_items, tuple(sizes)), tuple(sizes)),
     st.integers(0, 2**32),
     st.integers(1, 40),
-    st.lists(st.integers(1, 6), min_size=1, max_size=4),
+    st.lists(st.integers(1, 6), min_size=1, max_size=8),
 )
 
 
@@ -54,27 +54,6 @@ def test_nodes_are_the_distinct_prefixes_in_order(drawn):
             assert {tuple(codes[row, :depth]) for row in trie.rows[first:last]} == {prefix}
 
 
-@given(tables, st.integers(0, 2**32))
-@settings(max_examples=100, deadline=None)
-def test_restricted_trie_is_the_trie_of_the_allowed_items(drawn, seed):
-    codes, sizes = drawn
-    allowed = np.random.default_rng(seed).random(len(codes)) < 0.5
-    allowed[0] = True
-    trie = ItemTrie.build(codes, sizes).restrict(allowed)
-    fresh = ItemTrie.build(codes[allowed], sizes)
-    assert trie.num_nodes == fresh.num_nodes
-    assert all((a == b).all() for a, b in zip(trie.codes, fresh.codes, strict=True))
-    assert all((a == b).all() for a, b in zip(trie.child_ptr, fresh.child_ptr, strict=True))
-    assert trie.rows.tolist() == np.flatnonzero(allowed)[fresh.rows].tolist()
-    assert trie.num_rows == len(codes)
-    for row in range(len(codes)):
-        if allowed[row]:
-            assert trie.path_of(row).tolist() == codes[row].tolist()
-        else:
-            with pytest.raises(DataError, match=f"does not hold row {row}"):
-                trie.path_of(row)
-
-
 def arrays(trie):
     return [*trie.child_ptr, *trie.codes, trie.item_ptr, trie.rows]
 
@@ -98,11 +77,23 @@ def test_an_extended_trie_is_the_trie_of_all_items(drawn, seed, num_new, growth)
 def test_nodes_of_paths(drawn, seed):
     codes, sizes = drawn
     trie = ItemTrie.build(codes, sizes)
-    wanted = np.concatenate([table(seed, 20, sizes), codes])
+    outside = np.random.default_rng(seed).integers(-(2**31), 2**31, size=(3, len(sizes))).astype(np.int32)
+    wanted = np.concatenate([table(seed, 20, sizes), codes, outside])
     for depth in range(len(sizes) + 1):
         prefixes = sorted({tuple(path) for path in codes[:, :depth].tolist()})
         expected = [prefixes.index(path) if path in prefixes else -1 for path in map(tuple, wanted[:, :depth].tolist())]
         assert trie.nodes_of(wanted[:, :depth]).tolist() == expected
+        # Few paths are searched for one level after the other, many are looked up in a table first.
+        assert [int(trie.nodes_of(wanted[place : place + 1, :depth])[0]) for place in range(len(wanted))] == expected
+
+
+@given(tables)
+@settings(max_examples=100, deadline=None)
+def test_parents_of_nodes(drawn):
+    trie = ItemTrie.build(*drawn)
+    for depth, ptr in enumerate(trie.child_ptr):
+        parents = np.repeat(np.arange(trie.num_nodes[depth]), np.diff(ptr))
+        assert trie.parents_of(depth + 1, np.arange(trie.num_nodes[depth + 1])).tolist() == parents.tolist()
 
 
 def test_a_level_may_outgrow_its_type():
@@ -139,6 +130,23 @@ def test_more_paths_than_an_integer_holds():
     assert trie.path_of(0).tolist() == codes[0].tolist()
 
 
+@given(tables, st.integers(0, 2**32))
+@settings(max_examples=100, deadline=None)
+def test_paths_beyond_one_integer_are_sorted_alike(drawn, seed):
+    codes, sizes = drawn
+    # The same codes in levels so large that no two or three of them fit one integer.
+    large = np.random.default_rng(seed).choice([2**20, 2**31], size=len(sizes)).tolist()
+    wide, plain = ItemTrie.build(codes, large), ItemTrie.build(codes, sizes)
+    assert [one.tolist() for one in arrays(wide)] == [one.tolist() for one in arrays(plain)]
+
+
+def test_numbers_that_do_not_fit_are_refused():
+    with pytest.raises(DataError, match=r"1,073,741,825 items[\s\S]*at most 1,073,741,824"):
+        ItemTrie.build(np.broadcast_to(np.zeros((1, 1), np.int32), (2**30 + 1, 1)), (1,))
+    with pytest.raises(DataError, match=r"at most 2,147,483,648 a level"):
+        ItemTrie.build(np.zeros((1, 1), np.int64), (2**31 + 1,))
+
+
 def test_tensors_of_a_device_are_made_once_and_padded():
     trie = ItemTrie.build(table(0, 30, (4, 4)), (4, 4))
     tensors = TrieTensors.of(trie, "cpu")
@@ -167,12 +175,3 @@ def test_million_items_fit_in_forty_megabytes():
 def test_bad_codes_are_refused(codes, sizes, message):
     with pytest.raises(DataError, match=message):
         ItemTrie.build(codes, sizes)
-
-
-def test_bad_allow_lists_are_refused():
-    trie = ItemTrie.build(table(0, 10, (4, 4)), (4, 4))
-    with pytest.raises(DataError, match=r"shape \(9,\) for a catalogue of 10 items"):
-        trie.restrict(np.ones(9, np.bool_))
-    first_half = np.arange(10) < 5
-    with pytest.raises(ConstraintError, match="5 items allowed, 5 in the trie"):
-        trie.restrict(first_half).restrict(~first_half)

@@ -53,6 +53,9 @@ def test_what_may_be_asked(popularity):
     assert ids(k=1) == [["a"], ["b"]]
     assert ids(exclude_seen=False, k=1) == [["b"], ["b"]]
     assert ids(allowed=["d", "c"]) == [["c", "d"], ["c", "d"]]
+    assert ids(denied=["a"]) == [["c", "d"], ["b", "c", "d"]]
+    assert ids(allowed=["d", "c", "a"], denied=["a", "b", "c"]) == [["d"], ["d"]]
+    assert ids(denied=[]) == ids()
     assert popularity.recommend([], run=RUN) == []
 
 
@@ -69,6 +72,7 @@ def test_lists_of_semantic_ids_show_the_codes():
     [
         ([["a"], ["b", "z"]], {}, r"the first is 'z'[\s\S]*where: history 2[\s\S]*'a', 'b', 'c'"),
         ([["a"]], {"allowed": ["z"]}, r"the first is 'z'[\s\S]*where: allowed"),
+        ([["a"]], {"denied": ["a", "z"], "on_unknown": "skip"}, r"the first is 'z'[\s\S]*where: denied"),
         (["ab"], {}, r"'ab' is one string[\s\S]*where: history 1"),
         (["ab"], {"on_unknown": "skip"}, r"'ab' is one string[\s\S]*where: history 1"),
     ],

@@ -3,6 +3,7 @@ import polars as pl
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from tests.decoding.oracle import mask_of, random_lists
 
 from sidrec.config import RunSettings
 from sidrec.data.catalog import Catalog
@@ -21,7 +22,8 @@ def slow(scores, histories, request):
     for user, row in enumerate(scores):
         seen = set(histories[user].tolist()) if request.exclude_seen else set()
         items = [item for item in range(len(row)) if item not in seen]
-        items = [item for item in items if request.allowed is None or request.allowed[item]]
+        allowed, denied = mask_of(request.allowed, user), mask_of(request.denied, user)
+        items = [item for item in items if (allowed is None or allowed[item]) and (denied is None or not denied[item])]
         best = sorted(items, key=lambda item: (-row[item], item))[: request.k]
         lists.append(best + [-1] * (request.k - len(best)))
     return lists
@@ -33,14 +35,13 @@ def slow(scores, histories, request):
     levels=st.sampled_from([1, 2, 4, 1000]),
     k=st.integers(1, 9),
     exclude=st.booleans(),
-    allow=st.booleans(),
 )
-def test_equals_a_slow_loop_with_ties(seed, levels, k, exclude, allow):
+def test_equals_a_slow_loop_with_ties(seed, levels, k, exclude):
     draw = np.random.default_rng(seed)
     scores = draw.integers(levels, size=(6, 7)).astype(np.float32)
     histories = Histories.of(draw.integers(7, size=length) for length in draw.integers(0, 5, size=6))
-    allowed = np.append(True, draw.random(6) < 0.5) if allow else None
-    request = Request(k=k, exclude_seen=exclude, allowed=allowed)
+    allowed, denied = random_lists(draw, 7, 6)
+    request = Request(k=k, exclude_seen=exclude, allowed=allowed, denied=denied)
     place = {tuple(histories[user].tolist()): user for user in range(6)}
     rows = np.stack([scores[place[tuple(histories[user].tolist())]] for user in range(6)])
 

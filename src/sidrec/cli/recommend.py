@@ -23,6 +23,8 @@ def recommend(
     ] = None,
     exact: Annotated[bool, typer.Option("--exact", help="Search until the list is certified.")] = False,
     allow_seen: Annotated[bool, typer.Option("--allow-seen", help="Items of the history may come again.")] = False,
+    allow: Annotated[Path | None, typer.Option("--allow", help="Only these items: one id a line.")] = None,
+    deny: Annotated[Path | None, typer.Option("--deny", help="None of these items: one id a line.")] = None,
     device: Device = "auto",
     threads: Threads = 0,
     as_json: Json = False,
@@ -31,17 +33,28 @@ def recommend(
     if (history is None) == (histories is None):
         raise typer.BadParameter("give --history ID,ID,… or --histories FILE")
     with run_settings(device=device, threads=threads) as run:
-        from sidrec.stages.recommend import load_recommender, recommend_file
+        from sidrec.stages.recommend import load_recommender, read_item_ids, recommend_file
         from sidrec.stages.recommend import recommend as stage
 
         recommender = load_recommender(path, items)
-
+        only, never = (None if file is None else read_item_ids(file, recommender.catalog) for file in (allow, deny))
+        unseen = not allow_seen
         if histories is not None:
-            num = recommend_file(recommender, histories, sys.stdout, run, k=k, exact=exact, exclude_seen=not allow_seen)
+            num = recommend_file(
+                recommender,
+                histories,
+                sys.stdout,
+                run,
+                k=k,
+                exact=exact,
+                exclude_seen=unseen,
+                allowed=only,
+                denied=never,
+            )
             note(f"{num} users")
             return
         lists = [[item.strip() for item in text.split(",") if item.strip()] for text in history or []]
-        answers = stage(recommender, lists, run, k=k, exact=exact, exclude_seen=not allow_seen)
+        answers = stage(recommender, lists, run, k=k, exact=exact, exclude_seen=unseen, allowed=only, denied=never)
     if as_json:
         print_json([{"history": items} | answer.as_json() for items, answer in zip(lists, answers, strict=True)])
     else:

@@ -59,17 +59,18 @@ def beam_search(
 
     Raises:
         DataError: scorer and trie have different levels, a history names a row outside the
-            catalogue, or the scorer gives NaN.
-        ConstraintError: the allow-list holds no item of the trie.
+            catalogue, a list is not for these users and items, or the scorer gives NaN.
+        ConstraintError: a user's allow- and deny-lists leave no item of the trie.
     """
     check_fits(scorer, trie, histories)
-    allowed = trie if request.allowed is None else trie.restrict(request.allowed)
+    listed = Exclusions.of_lists(trie, request, len(histories))
     by_length = np.argsort(histories.lengths, kind="stable")
     parts = [Recommendations.empty(request.k)]
     with run.progress("recommend", len(histories)) as advance:
         for first in range(0, len(histories), config.users_per_batch):
-            batch = histories.take(by_length[first : first + config.users_per_batch])
-            parts.append(_Search(scorer, allowed, batch, request, config).recommend())
+            users = by_length[first : first + config.users_per_batch]
+            batch = histories.take(users)
+            parts.append(_Search(scorer, listed.take(users), batch, request, config).recommend())
             advance(len(batch))
     found = Recommendations.concatenate(parts)
     restore = np.argsort(by_length)
@@ -80,13 +81,11 @@ class _Search:
     """The search for one batch of users."""
 
     def __init__(
-        self, scorer: SidScorer, trie: ItemTrie, histories: Histories, request: Request, config: BeamConfig
+        self, scorer: SidScorer, listed: Exclusions, histories: Histories, request: Request, config: BeamConfig
     ) -> None:
-        self.scorer, self.trie, self.request, self.config = scorer, trie, request, config
+        self.scorer, self.trie, self.request, self.config = scorer, listed.trie, request, config
         self.state = scorer.start(histories)
-        self.exclusions = (
-            Exclusions.of_seen(trie, histories) if request.exclude_seen else Exclusions.none(trie, len(histories))
-        )
+        self.exclusions = listed.and_seen(histories) if request.exclude_seen else listed
 
     def recommend(self) -> Recommendations:
         """The lists; where exactness is asked, with what the beams had dropped searched too."""
@@ -128,7 +127,7 @@ class _Search:
 
 def _best(children: Children, dropped_U: Tensor, width: int, rest: BestFirst | None) -> tuple[Prefixes, Tensor]:
     """The best `width` children, and the score of the best prefix dropped so far, float32[U]."""
-    width = min(width, children.num_nodes)
+    width = min(width, children.most)
     index_UW, score_UW = top_candidates(children.scores_UM, width + 1)
     if index_UW.shape[1] > width:
         dropped_U = torch.maximum(dropped_U, score_UW[:, width])

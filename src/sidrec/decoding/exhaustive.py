@@ -1,8 +1,8 @@
 """Exact ranking by scoring every item: the reference of the beam search, and its last resort.
 
-The leaves are walked in chunks of neighbours; a chunk's nodes are a range at every depth, so all of
-them are scored level by level without choosing anything. A prefix is scored again only where a chunk
-ends inside it.
+The leaves that anyone may get are walked in chunks of neighbours, and all nodes above a chunk are
+scored level by level without choosing anything. A prefix is scored again only where a chunk ends
+inside it.
 """
 
 from itertools import pairwise
@@ -12,13 +12,13 @@ import torch
 from torch import Tensor
 
 from sidrec.config import RunSettings
-from sidrec.data.sequences import Histories
+from sidrec.data.sequences import Histories, positions_within
 from sidrec.decoding.constraints import Exclusions
 from sidrec.decoding.recommendations import BeamConfig, Recommendations, Request
 from sidrec.decoding.scorer import PromptState, SidScorer, check_fits
 from sidrec.decoding.selection import list_items, refuse_nan, top_candidates
 from sidrec.decoding.trie import ItemTrie
-from sidrec.types import IntArray
+from sidrec.types import BoolArray, IntArray
 
 __all__ = ["exhaustive_ranking", "rank_all"]
 
@@ -40,14 +40,15 @@ def exhaustive_ranking(
     Arguments, errors and ties are those of `beam_search`; `config.beams` is not used.
     """
     check_fits(scorer, trie, histories)
-    if request.allowed is not None:
-        trie = trie.restrict(request.allowed)
+    listed = Exclusions.of_lists(trie, request, len(histories))
     parts = [Recommendations.empty(request.k)]
     with run.progress("score all items", len(histories)) as advance:
         for first in range(0, len(histories), config.users_per_batch):
-            batch = histories.take(slice(first, first + config.users_per_batch))
-            seen = Exclusions.of_seen(trie, batch) if request.exclude_seen else Exclusions.none(trie, len(batch))
-            parts.append(rank_all(scorer, scorer.start(batch), seen, request.k, config.normalize))
+            users = np.arange(first, min(first + config.users_per_batch, len(histories)))
+            batch, exclusions = histories.take(users), listed.take(users)
+            if request.exclude_seen:
+                exclusions = exclusions.and_seen(batch)
+            parts.append(rank_all(scorer, scorer.start(batch), exclusions, request.k, config.normalize))
             advance(len(batch))
     return Recommendations.concatenate(parts)
 
@@ -58,19 +59,19 @@ def rank_all(scorer: SidScorer, state: PromptState, exclusions: Exclusions, k: i
     Args:
         scorer: the model's side.
         state: of `start` or `select`, at level 0; not changed.
-        exclusions: what each user must not get.
+        exclusions: what each user must not get, and the trie.
         k: items a user.
         normalize: as in `BeamConfig`.
     """
-    trie, users = exclusions.trie, torch.arange(exclusions.num_users)
-    bounds = [*range(0, trie.num_nodes[-1], CHUNK_LEAVES), trie.num_nodes[-1]]
+    users, leaves = torch.arange(exclusions.num_users), _held_by_any(exclusions, exclusions.trie.num_levels)
     leaves_UW = torch.zeros(exclusions.num_users, 0, dtype=torch.long)
     scores_UW = torch.zeros(exclusions.num_users, 0)
-    for first, last in pairwise(bounds):
-        chunk_UW = _score_chunk(scorer, state.select(users), exclusions, _node_ranges(trie, first, last), normalize)
+    for first in range(0, len(leaves), CHUNK_LEAVES):
+        chunk = leaves[first : first + CHUNK_LEAVES]
+        chunk_UW = _score_chunk(scorer, state.select(users), exclusions, chunk, normalize)
         refuse_nan(chunk_UW.isnan().any())
         # Leaves that stand already are lower than those of the chunk, so order of place is order of nodes.
-        leaves_UW = torch.cat([leaves_UW, torch.arange(first, last).expand(len(users), -1)], dim=1)
+        leaves_UW = torch.cat([leaves_UW, torch.from_numpy(chunk).expand(len(users), -1)], dim=1)
         best, scores_UW = top_candidates(torch.cat([scores_UW, chunk_UW.cpu()], dim=1), k)
         leaves_UW = leaves_UW.gather(1, best)
         by_node = leaves_UW.argsort(dim=1)
@@ -80,52 +81,58 @@ def rank_all(scorer: SidScorer, state: PromptState, exclusions: Exclusions, k: i
     return Recommendations(rows, scores, np.ones(exclusions.num_users, dtype=np.bool_))
 
 
-def _node_ranges(trie: ItemTrie, first: int, last: int) -> list[tuple[int, int]]:
-    """For depth 0 … L the range of nodes above (and at last, of) the leaves `first` to `last`."""
-    ranges = [(first, last)]
-    for ptr in reversed(trie.child_ptr):
-        first, last = (int(node) for node in np.searchsorted(ptr, [first, last - 1], side="right"))
-        ranges.append((first - 1, last))
-        first -= 1
-    return ranges[::-1]
+def _held_by_any(exclusions: Exclusions, depth: int) -> IntArray:
+    """int64[n], the nodes of a depth under which the lists of some user allow an item."""
+    if exclusions.masks is None:
+        return np.arange(exclusions.trie.num_nodes[depth])
+    used = np.unique(exclusions.mask_of)
+    return np.flatnonzero(exclusions.masks.held[depth][used].any(axis=0))
 
 
 def _score_chunk(
-    scorer: SidScorer, state: PromptState, exclusions: Exclusions, ranges: list[tuple[int, int]], normalize: str
+    scorer: SidScorer, state: PromptState, exclusions: Exclusions, leaves: IntArray, normalize: str
 ) -> Tensor:
     """float32[U, leaves], scores of a chunk's leaves; -inf where the user must not get the leaf."""
     trie = exclusions.trie
+    paths = [leaves]
+    for depth in range(trie.num_levels, 0, -1):
+        paths.append(np.unique(trie.parents_of(depth, paths[-1])))
     scores_UW, parents_UW, codes_UW = torch.zeros(exclusions.num_users, 1), None, None
     num_nodes = 0  # of the scorer, before the chunk's nodes of the level
-    for level, ((first, last), (low, high)) in enumerate(pairwise(ranges)):
+    for level, (nodes, wanted) in enumerate(pairwise(paths[::-1])):
         logp_UWK = scorer.step(state, level, parents_UW, codes_UW).float()
         device = logp_UWK.device
-        ptr = trie.child_ptr[level]
         # All children of the chunk's nodes; those beyond the chunk count only in the normalisation.
-        from_, to = int(ptr[first]), int(ptr[last])
-        parents = np.repeat(np.arange(last - first), np.diff(ptr[first : last + 1]))
-        codes = trie.codes[level][from_:to].astype(np.int64)
+        counts = np.diff(trie.child_ptr[level])[nodes]
+        parents = np.repeat(np.arange(len(nodes)), counts)
+        children = np.repeat(trie.child_ptr[level][nodes], counts) + positions_within(counts)
+        codes = trie.codes[level][children].astype(np.int64)
         logp_UC = logp_UWK[:, torch.from_numpy(parents).to(device), torch.from_numpy(codes).to(device)].clamp(max=0)
-        users, nodes = _between(*exclusions.dead_nodes(level + 1), from_, to)
-        logp_UC[torch.from_numpy(users).to(device), torch.from_numpy(nodes - from_).to(device)] = -torch.inf
+        logp_UC.masked_fill_(torch.from_numpy(_is_dead(exclusions, level + 1, children)).to(device), -torch.inf)
         if normalize == "children":
-            logp_UC = _over_children(logp_UC, torch.from_numpy(parents).to(device), last - first)
-        keep = slice(low - from_, high - from_)
+            logp_UC = _over_children(logp_UC, torch.from_numpy(parents).to(device), len(nodes))
+        keep = np.searchsorted(children, wanted)
         within_UW = torch.from_numpy(parents[keep]).to(device).expand(exclusions.num_users, -1)
         codes_UW = torch.from_numpy(codes[keep]).to(device).expand(exclusions.num_users, -1)
-        scores_UW = scores_UW.to(device).gather(1, within_UW) + logp_UC[:, keep]
+        scores_UW = scores_UW.to(device).gather(1, within_UW) + logp_UC[:, torch.from_numpy(keep).to(device)]
         parents_UW = num_nodes + within_UW
-        num_nodes += last - first
+        num_nodes += len(nodes)
     if scorer.has_end:
         end_UW = scorer.step(state, trie.num_levels, parents_UW, codes_UW).float()[..., 0]
         scores_UW = scores_UW + end_UW.clamp(max=0)
     return scores_UW
 
 
-def _between(users: IntArray, nodes: IntArray, low: int, high: int) -> tuple[IntArray, IntArray]:
-    """The pairs whose node lies in a range."""
-    inside = (nodes >= low) & (nodes < high)
-    return users[inside], nodes[inside]
+def _is_dead(exclusions: Exclusions, depth: int, nodes: IntArray) -> BoolArray:
+    """bool[U, C], whether a user is left no item under the nodes, which are ascending."""
+    dead_UC = np.zeros((exclusions.num_users, len(nodes)), np.bool_)
+    if exclusions.masks is not None:
+        dead_UC |= ~exclusions.masks.held[depth][exclusions.mask_of[:, None], nodes]
+    users, dead = exclusions.dead_nodes(depth)
+    place = np.minimum(np.searchsorted(nodes, dead), len(nodes) - 1)
+    found = nodes[place] == dead
+    dead_UC[users[found], place[found]] = True
+    return dead_UC
 
 
 def _over_children(logp_UC: Tensor, parents: Tensor, num_parents: int) -> Tensor:

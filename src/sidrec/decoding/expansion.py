@@ -12,10 +12,12 @@ import torch
 from torch import Tensor
 
 from sidrec.decoding.constraints import Exclusions
+from sidrec.decoding.filters import TrieMasks
 from sidrec.decoding.recommendations import Normalize
 from sidrec.decoding.scorer import PromptState, SidScorer
 from sidrec.decoding.selection import refuse_nan
-from sidrec.decoding.trie_tensors import TrieTensors
+from sidrec.decoding.trie_tensors import TrieTensors, held_tensor
+from sidrec.types import IntArray
 
 __all__ = ["Children", "Prefixes", "Walk"]
 
@@ -66,6 +68,7 @@ class Children:
         nodes_UM: int32[U, W·C], nodes of the trie; children of one prefix stand side by side, in order.
         scores_UM: float32[U, W·C]; -inf where there is no child, or none that the user may get.
         prefixes_UW: int64[U, W], the scorer's nodes of the prefixes.
+        most: nodes of this depth that one user's lists leave, at most.
         arrays: of the trie.
     """
 
@@ -73,6 +76,7 @@ class Children:
     nodes_UM: Tensor
     scores_UM: Tensor
     prefixes_UW: Tensor
+    most: int
     arrays: TrieTensors
 
     @property
@@ -167,6 +171,8 @@ class Walk:
         child_UWC = first_UW1 + torch.arange(num_children, dtype=torch.int32, device=device)
         is_child_UWC = child_UWC < last_UW1
         child_UWC.clamp_(max=trie.num_nodes[level + 1] - 1)
+        if self.exclusions.masks is not None:
+            is_child_UWC &= _held(child_UWC, level + 1, self.exclusions.masks, self.exclusions.mask_of)
         logp_UWC = logp_UWK.gather(2, arrays.codes[level][child_UWC].long()).clamp_(max=0)
         logp_UWC.masked_fill_(~is_child_UWC, -torch.inf)
         _mask_dead(logp_UWC, prefixes.nodes_UW, level, self.exclusions)
@@ -175,7 +181,8 @@ class Walk:
             logp_UWC = (logp_UWC - total_UW1.masked_fill(total_UW1 == -torch.inf, 0)).clamp_(max=0)
         scores_UM = (prefixes.scores_UW.unsqueeze(-1) + logp_UWC).flatten(1)
         self._look(scores_UM)
-        return Children(level + 1, child_UWC.flatten(1), scores_UM, self._count(prefixes.nodes_UW), arrays)
+        counted_UW, most = self._count(prefixes.nodes_UW), self.exclusions.num_nodes(level + 1)
+        return Children(level + 1, child_UWC.flatten(1), scores_UM, counted_UW, most, arrays)
 
     def _count(self, prefixes_UW: Tensor) -> Tensor:
         """int64[U, W], the scorer's nodes of the prefixes that were just scored."""
@@ -189,14 +196,23 @@ class Walk:
         self._broken = found if self._broken is None else self._broken | found
 
 
+def _held(nodes_UWC: Tensor, depth: int, masks: TrieMasks, mask_of: IntArray) -> Tensor:
+    """bool[U, W, C], whether each user's lists allow an item under nodes of a depth."""
+    held_FN = held_tensor(masks, depth, nodes_UWC.device)
+    if len(held_FN) == 1:
+        return held_FN[0][nodes_UWC]
+    first_U = torch.from_numpy(mask_of * held_FN.shape[1]).to(nodes_UWC.device)
+    return held_FN.view(-1)[first_U[:, None, None] + nodes_UWC]
+
+
 def _mask_dead(logp_UWC: Tensor, nodes_UW: Tensor, level: int, exclusions: Exclusions) -> None:
-    """Set children under which a user is left no item to -inf, in place, before anything is dropped."""
+    """Set children under which a user has seen all that the lists allow to -inf, in place, before any is dropped."""
     users, nodes = exclusions.dead_nodes(level + 1)
     if not len(users):
         return
     trie, num_children = exclusions.trie, logp_UWC.shape[2]
     ptr = trie.child_ptr[level]
-    parents = np.searchsorted(ptr, nodes, side="right") - 1
+    parents = trie.parents_of(level + 1, nodes)
     stride = trie.num_nodes[level] + 1
     # Prefixes stand in order of nodes, missing ones last: one search finds each parent among them.
     beams = nodes_UW.cpu().numpy()

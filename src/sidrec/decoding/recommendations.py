@@ -7,6 +7,7 @@ import numpy as np
 from pydantic import Field
 
 from sidrec.config import Config
+from sidrec.decoding.filters import Filters, combined
 from sidrec.errors import ConstraintError, DataError
 from sidrec.types import BoolArray, FloatArray, IntArray
 
@@ -43,23 +44,35 @@ class Request:
     Attributes:
         k: items a user, at least 1.
         exclude_seen: never recommend an item of the user's own history.
-        allowed: bool[N], items that may be recommended; None means all.
+        allowed: items that may be recommended, bool[N] for all users or `Filters` with a list for each;
+            None means all.
         exact: widen the search for users whose list is not certified to be the true top k.
         search: how to search; None takes the recommender's own settings. Recommenders that score all
             items at once search nothing.
+        denied: items that must not be recommended, like `allowed`; None means none.
     """
 
     k: int = 10
     exclude_seen: bool = True
-    allowed: BoolArray | None = None
+    allowed: BoolArray | Filters | None = None
     exact: bool = False
     search: BeamConfig | None = None
+    denied: BoolArray | Filters | None = None
 
     def __post_init__(self) -> None:
         if self.k < 1:
             raise DataError(f"k is {self.k}", expected="at least 1")
-        if self.allowed is not None and not self.allowed.any():
+        if self.allowed is not None and not isinstance(self.allowed, Filters) and not self.allowed.any():
             raise ConstraintError("the allow-list holds no item of the catalogue", expected="at least one item")
+
+    def filters(self, num_users: int, num_items: int) -> Filters | None:
+        """What each user may get by the allow- and deny-lists; None for all items.
+
+        Raises:
+            DataError: a list is not for these users or items.
+            ConstraintError: a user's lists leave no item at all.
+        """
+        return combined(self.allowed, self.denied, num_users, num_items)
 
 
 @dataclass(frozen=True)

@@ -62,7 +62,7 @@ def sample_items(
     users = np.arange(len(histories)) if users is None else users
     if users.shape != (len(histories),):
         raise DataError(f"users of shape {users.shape} for {len(histories)} histories", expected="one a history")
-    trie = trie if request.allowed is None else trie.restrict(request.allowed)
+    listed = Exclusions.of_lists(trie, request, len(histories))
     seed = torch_seed(run.seed, "sampling")
     by_length = np.argsort(histories.lengths, kind="stable")
     parts = [Samples.empty(config.kind, request.k, trie.num_levels)]
@@ -70,8 +70,10 @@ def sample_items(
         for first in range(0, len(histories), config.users_per_batch):
             index = by_length[first : first + config.users_per_batch]
             batch = histories.take(index)
-            seen = Exclusions.of_seen(trie, batch) if request.exclude_seen else Exclusions.none(trie, len(batch))
-            walk = Walk(scorer, scorer.start(batch), seen, config.normalize)
+            exclusions = listed.take(index)
+            if request.exclude_seen:
+                exclusions = exclusions.and_seen(batch)
+            walk = Walk(scorer, scorer.start(batch), exclusions, config.normalize)
             noise = Noise(seed, torch.from_numpy(users[index].astype(np.int64)))
             parts.append(_search(walk, request.k, config, noise))
             advance(len(batch))

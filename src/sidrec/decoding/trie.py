@@ -9,20 +9,28 @@ of copying. Nothing here knows a model, a vocabulary or a user; what a user must
 """
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from sidrec.errors import ConstraintError, DataError
+from sidrec.decoding.trie_file import TrieArrays, read_trie, write_trie
+from sidrec.errors import DataError
 from sidrec.types import BoolArray, IntArray
 
 __all__ = ["ItemTrie"]
 
 PACKED_LIMIT = 2**63
 """Below this many pairs of path and row a pair is one int64, which sorts faster than columns, and in place."""
+MAX_ITEMS, MAX_CODES = 2**30, 2**31
+"""Items of a trie, and codes of a level: what is numbered in int32, with room to count beyond the last."""
+DENSE_ENTRIES = 2**20
+"""Paths of the first levels that have a table of their own (4 MB of int32), so that looking them up is one index."""
+DENSE_WORTH = 64
+"""Entries of that table that are made in the time of one search for a path."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -35,8 +43,7 @@ class ItemTrie:
             `child_ptr[d][i]` to `child_ptr[d][i + 1]` of depth d + 1.
         codes: for depth d < L the codes of the nodes of depth d + 1, uint16 where they fit.
         item_ptr: int32[leaves + 1]; leaf i holds `rows[item_ptr[i]:item_ptr[i + 1]]`.
-        rows: int32[items], catalogue rows in order of (codes, row).
-        num_rows: rows in the whole catalogue; more than `len(rows)` in a restricted trie.
+        rows: int32[N], catalogue rows in order of (codes, row).
 
     >>> trie = ItemTrie.build(np.array([[1, 0], [0, 2], [1, 0]], np.int32), (2, 3))
     >>> trie.rows_of([1, 0]).tolist(), trie.path_of(1).tolist(), trie.num_nodes
@@ -48,7 +55,6 @@ class ItemTrie:
     codes: tuple[IntArray, ...]
     item_ptr: IntArray
     rows: IntArray
-    num_rows: int
 
     @classmethod
     def build(cls, codes: IntArray, sizes: Sequence[int]) -> "ItemTrie":
@@ -58,29 +64,40 @@ class ItemTrie:
             DataError: no items, or a shape or code that does not fit `sizes`.
         """
         sizes = tuple(int(size) for size in sizes)
+        _check_limits(len(codes), sizes)
         if codes.ndim != 2 or codes.shape[1] != len(sizes) or not codes.size:
             raise DataError(f"codes of shape {codes.shape} do not fit {len(sizes)} levels", expected="[N ≥ 1, L]")
         if any(_is_outside(codes[:, level], size) for level, size in enumerate(sizes)):
             raise DataError("a code lies outside its level", expected=f"0 ≤ code < {sizes}")
         order = _order(codes, sizes)
-        columns = (codes[order, level] for level in range(len(sizes)))
-        return cls._of_sorted(columns, sizes, order, len(codes))
-
-    @classmethod
-    def _of_sorted(
-        cls, columns: Iterable[IntArray], sizes: tuple[int, ...], rows: IntArray, num_rows: int
-    ) -> "ItemTrie":
-        """The trie of items in order of (codes, row), one column of codes a level."""
-        starts_node = np.zeros(len(rows), dtype=np.bool_)
+        starts_node = np.zeros(len(order), dtype=np.bool_)
         starts_node[0] = True
         child_ptr: list[IntArray] = []
-        codes: list[IntArray] = []
-        for column, size in zip(columns, sizes, strict=True):
+        of_nodes: list[IntArray] = []
+        for level, size in enumerate(sizes):
+            column = codes[order, level]
             starts_parent = starts_node.copy()
             starts_node[1:] |= column[1:] != column[:-1]
             child_ptr.append(_positions(starts_parent[starts_node]))
-            codes.append(column[starts_node].astype(_code_type(size)))
-        return cls(sizes, tuple(child_ptr), tuple(codes), _positions(starts_node), rows.astype(np.int32), num_rows)
+            of_nodes.append(column[starts_node].astype(_code_type(size)))
+        return cls(sizes, tuple(child_ptr), tuple(of_nodes), _positions(starts_node), order.astype(np.int32))
+
+    @classmethod
+    def load(cls, path: Path | str) -> "ItemTrie":
+        """The trie of a file of `save`, mapped into memory: nothing is copied, and pages are read as they are used.
+
+        Raises:
+            DataError: there is no such file, it holds no trie of this format, or it is damaged.
+        """
+        return cls(*read_trie(Path(path)))
+
+    def save(self, path: Path | str) -> None:
+        """Write one file, of the size of `nbytes`.
+
+        Raises:
+            DataError: it cannot be written there.
+        """
+        write_trie(Path(path), TrieArrays(self.sizes, self.child_ptr, self.codes, self.item_ptr, self.rows))
 
     def extended(self, codes: IntArray, sizes: Sequence[int] | None = None) -> "ItemTrie":
         """The trie with more items behind the catalogue's, equal to one built of all; the old ones stay in place.
@@ -101,6 +118,7 @@ class ItemTrie:
             )
         if not len(codes):
             return replace(self, sizes=sizes)
+        _check_limits(self.num_rows + len(codes), sizes)
         new = ItemTrie.build(codes, sizes)
         child_ptr: list[IntArray] = []
         merged: list[IntArray] = []
@@ -118,7 +136,7 @@ class ItemTrie:
         # Behind the old items of its leaf, because rows of new items are higher.
         behind = np.repeat(self.item_ptr[at + is_old], added)
         rows = np.insert(self.rows, behind, new.rows + self.num_rows)
-        return ItemTrie(sizes, tuple(child_ptr), tuple(merged), item_ptr, rows, self.num_rows + len(codes))
+        return ItemTrie(sizes, tuple(child_ptr), tuple(merged), item_ptr, rows)
 
     def _find(self, depth: int, parents: IntArray, is_node: BoolArray, wanted: IntArray) -> tuple[IntArray, BoolArray]:
         """For parents of a depth, where their children of the wanted codes are or would be, and whether they are.
@@ -137,10 +155,36 @@ class ItemTrie:
 
     def nodes_of(self, paths: IntArray) -> IntArray:
         """int64[M], nodes at depth D that paths int[M, D] of codes lead to; -1 where there is none."""
-        nodes, is_node = np.zeros(len(paths), np.int64), np.ones(len(paths), np.bool_)
-        for depth in range(paths.shape[1]):
+        nodes, is_node, known = np.zeros(len(paths), np.int64), np.ones(len(paths), np.bool_), 0
+        dense = self._dense_levels
+        entries = math.prod(self.sizes[:dense])
+        if dense <= paths.shape[1] and len(paths) * DENSE_WORTH >= entries:
+            inside = ((paths[:, :dense] >= 0) & (paths[:, :dense] < self.sizes[:dense])).all(axis=1)
+            nodes = self._dense[np.where(inside, _packed(paths, self.sizes, 0, dense), entries)]
+            nodes, is_node, known = nodes.astype(np.int64), nodes >= 0, dense
+        for depth in range(known, paths.shape[1]):
             nodes, is_node = self._find(depth, nodes, is_node, paths[:, depth])
         return np.where(is_node, nodes, -1)
+
+    @cached_property
+    def _dense_levels(self) -> int:
+        """First levels of which all paths, whether nodes or not, fit in a table of `DENSE_ENTRIES`."""
+        return sum(int(entries) <= DENSE_ENTRIES for entries in np.cumprod(self.sizes, dtype=np.float64))
+
+    @cached_property
+    def _dense(self) -> IntArray:
+        """int32[K1 ⋯ KD + 1], nodes at depth D = `_dense_levels` of all paths; -1 where there is none, and last."""
+        paths = np.zeros(1, np.int64)
+        for ptr, codes, size in zip(self.child_ptr, self.codes, self.sizes[: self._dense_levels], strict=False):
+            paths = np.repeat(paths * size, np.diff(ptr)) + codes
+        table = np.full(math.prod(self.sizes[: self._dense_levels]) + 1, -1, np.int32)
+        table[paths] = np.arange(len(paths), dtype=np.int32)
+        return table
+
+    @property
+    def num_rows(self) -> int:
+        """N."""
+        return len(self.rows)
 
     @property
     def num_levels(self) -> int:
@@ -167,8 +211,8 @@ class ItemTrie:
 
     @cached_property
     def positions(self) -> IntArray:
-        """int32[num_rows], position of each catalogue row in `rows`; -1 where the trie does not hold it."""
-        out = np.full(self.num_rows, -1, dtype=np.int32)
+        """int32[N], position of each catalogue row in `rows`."""
+        out = np.empty(self.num_rows, dtype=np.int32)
         out[self.rows] = np.arange(len(self.rows), dtype=np.int32)
         return out
 
@@ -179,7 +223,11 @@ class ItemTrie:
 
     def nodes_at(self, depth: int, positions: IntArray) -> IntArray:
         """int64[…], nodes of a depth that hold the items at these positions of `rows`."""
-        return np.searchsorted(self.node_items[depth], positions, side="right") - 1
+        return _range_of(self.node_items[depth], positions)
+
+    def parents_of(self, depth: int, nodes: IntArray) -> IntArray:
+        """int64[…], the nodes of the depth above of which these of a depth (from 1) are children."""
+        return _range_of(self.child_ptr[depth - 1], nodes)
 
     def rows_of(self, path: Sequence[int] | IntArray) -> IntArray:
         """int32[…], rows of the items whose codes begin with `path`, whole or partial; empty if there is none.
@@ -200,43 +248,25 @@ class ItemTrie:
         """int32[L], codes of an item; the inverse of `rows_of`.
 
         Raises:
-            DataError: the trie does not hold the row.
+            DataError: there is no such row.
         """
-        position = self.positions[row] if 0 <= row < self.num_rows else -1
-        if position < 0:
-            raise DataError(
-                f"the trie does not hold row {row}", expected=f"one of its {len(self.rows)} of {self.num_rows} rows"
-            )
-        nodes = [int(self.nodes_at(depth + 1, np.asarray(position))) for depth in range(self.num_levels)]
+        if not 0 <= row < self.num_rows:
+            raise DataError(f"the trie does not hold row {row}", expected=f"0 to {self.num_rows - 1}")
+        nodes = [int(self.nodes_at(depth + 1, self.positions[row])) for depth in range(self.num_levels)]
         return np.asarray([self.codes[depth][node] for depth, node in enumerate(nodes)], dtype=np.int32)
-
-    def restrict(self, allowed: BoolArray) -> "ItemTrie":
-        """The trie of those items whose rows are allowed, bool[num_rows]; rows keep their numbers.
-
-        Raises:
-            DataError: the mask has not one entry a catalogue row.
-            ConstraintError: no item is left.
-        """
-        if allowed.shape != (self.num_rows,):
-            raise DataError(f"an allow-list of shape {allowed.shape} for a catalogue of {self.num_rows} items")
-        kept = allowed[self.rows]
-        if kept.all():
-            return self
-        if not kept.any():
-            raise ConstraintError(
-                "the allow-list holds no item that can be recommended",
-                where=f"{int(allowed.sum())} items allowed, {len(self.rows)} in the trie",
-                expected="at least one common item",
-            )
-        columns = [
-            np.repeat(codes, np.diff(items))[kept] for codes, items in zip(self.codes, self.node_items[1:], strict=True)
-        ]
-        return ItemTrie._of_sorted(columns, self.sizes, self.rows[kept], self.num_rows)
 
     @cached_property
     def copies(self) -> dict[str, Any]:
         """Device → the arrays there; kept by `sidrec.decoding.trie_tensors`."""
         return {}
+
+
+def _check_limits(num_items: int, sizes: Sequence[int]) -> None:
+    """Raise `DataError` where a number would not fit the int32 in which it is stored."""
+    if num_items > MAX_ITEMS:
+        raise DataError(f"{num_items:,} items", expected=f"at most {MAX_ITEMS:,} in one trie")
+    if any(size > MAX_CODES for size in sizes):
+        raise DataError(f"levels of {sizes} codes", expected=f"at most {MAX_CODES:,} a level")
 
 
 def _is_outside(column: IntArray, size: int) -> bool:
@@ -246,16 +276,39 @@ def _is_outside(column: IntArray, size: int) -> bool:
 def _order(codes: IntArray, sizes: Sequence[int]) -> IntArray:
     """int64[N], rows in order of (codes, row)."""
     if math.prod(sizes) * len(codes) >= PACKED_LIMIT:
-        return np.lexsort(codes.T[::-1])
-    packed = np.zeros(len(codes), np.int64)
-    for level, size in enumerate(sizes):
-        packed *= size
-        packed += codes[:, level]
+        return _order_of_columns(codes, sizes)
+    packed = _packed(codes, sizes, 0, len(sizes))
     packed *= len(codes)
     packed += np.arange(len(codes))
     packed.sort()
     packed %= len(codes)
     return packed
+
+
+def _order_of_columns(codes: IntArray, sizes: Sequence[int]) -> IntArray:
+    """The order where a path and a row do not fit one integer: as few sorts as integers hold the levels."""
+    columns: list[IntArray] = []
+    first = 0
+    for level in range(1, len(sizes) + 1):
+        if level == len(sizes) or math.prod(sizes[first : level + 1]) >= PACKED_LIMIT:
+            columns.append(_packed(codes, sizes, first, level))
+            first = level
+    return np.lexsort(columns[::-1])
+
+
+def _packed(codes: IntArray, sizes: Sequence[int], first: int, last: int) -> IntArray:
+    """int64[N], the codes of levels `first` to `last` as one number, in which order of numbers is order of paths."""
+    packed = np.zeros(len(codes), np.int64)
+    for level in range(first, last):
+        packed *= sizes[level]
+        packed += codes[:, level]
+    return packed
+
+
+def _range_of(ptr: IntArray, at: IntArray) -> IntArray:
+    """int64[…], which of the ranges between pointers holds a place; empty ranges hold none."""
+    # Of the pointers' own type: searching with another one would copy them all.
+    return np.searchsorted(ptr, at.astype(ptr.dtype), side="right") - 1
 
 
 def _code_type(size: int) -> type[np.integer[Any]]:

@@ -10,9 +10,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from sidrec.decoding.filters import TrieMasks
 from sidrec.decoding.trie import ItemTrie
 
-__all__ = ["TrieTensors"]
+__all__ = ["TrieTensors", "held_tensor"]
 
 
 @dataclass(frozen=True)
@@ -38,3 +39,11 @@ class TrieTensors:
                 tuple(torch.from_numpy(codes.astype(np.int32)).to(name) for codes in trie.codes),
             )
         return trie.copies[name]
+
+
+def held_tensor(masks: TrieMasks, depth: int, device: torch.device | str) -> Tensor:
+    """bool[F, n], `masks.held` of a depth on a device, made once."""
+    key = depth, str(device)
+    if key not in masks.copies:
+        masks.copies[key] = torch.from_numpy(masks.held[depth]).to(device)
+    return masks.copies[key]

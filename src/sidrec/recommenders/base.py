@@ -20,7 +20,7 @@ from sidrec.recommenders.recommended import RecommendedList
 from sidrec.registry import load_class
 from sidrec.tokenizers.semantic_ids import SemanticIds
 from sidrec.training.config import TrainingConfig, TrainReport
-from sidrec.types import FloatArray, IntArray, Json
+from sidrec.types import BoolArray, FloatArray, IntArray, Json
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -183,6 +183,7 @@ class Recommender(Part, ABC):
         *,
         exclude_seen: bool = True,
         allowed: Iterable[str] | None = None,
+        denied: Iterable[str] | None = None,
         exact: bool = False,
         on_unknown: Literal["raise", "skip"] = "raise",
         run: RunSettings = RunSettings(),
@@ -194,6 +195,7 @@ class Recommender(Part, ABC):
             k: items a user.
             exclude_seen: never recommend an item of the same history.
             allowed: ids of the items that may be recommended; None means all.
+            denied: ids of items that must not be: out of stock, say.
             exact: widen the search until every list is certified to be the true top k.
             on_unknown: what to do with ids that are not in the catalogue.
             run: device and progress display.
@@ -202,16 +204,23 @@ class Recommender(Part, ABC):
             For each history a sequence of `Recommended`, best first, with its certificate `exact`.
 
         Raises:
-            DataError: the recommender was never fitted, or an id is unknown and `on_unknown` is "raise".
+            DataError: the recommender was never fitted, or an id is unknown: one of a list, or one of a
+                history where `on_unknown` is "raise".
+            ConstraintError: the lists leave no item.
         """
-        mask = None
-        if allowed is not None:
-            mask = np.zeros(len(self.catalog), dtype=np.bool_)
-            mask[self._rows(allowed, "allowed")] = True
-        request = Request(k=k, exclude_seen=exclude_seen, allowed=mask, exact=exact)
+        masks = [self._mask(allowed, "allowed"), self._mask(denied, "denied")]
+        request = Request(k=k, exclude_seen=exclude_seen, allowed=masks[0], exact=exact, denied=masks[1])
         skip = on_unknown == "skip"
         rows = [self._rows(items, f"history {number}", skip) for number, items in enumerate(histories, start=1)]
         return RecommendedList.of(self.rank(Histories.of(rows), request, run), self.catalog, self.semantic_ids)
+
+    def _mask(self, ids: Iterable[str] | None, where: str) -> BoolArray | None:
+        """bool[N], the items of a list."""
+        if ids is None:
+            return None
+        mask = np.zeros(len(self.catalog), dtype=np.bool_)
+        mask[self._rows(ids, where)] = True
+        return mask
 
     def _rows(self, ids: Iterable[str], where: str, skip_unknown: bool = False) -> IntArray:
         """Rows of item ids that came from outside."""

@@ -13,6 +13,7 @@ from sidrec.config import RunSettings
 from sidrec.data.sequences import Histories
 from sidrec.decoding.recommendations import Recommendations, Request
 from sidrec.training.config import TrainReport
+from sidrec.types import BoolArray
 
 __all__ = ["counted_report", "rank_scores"]
 
@@ -34,7 +35,12 @@ def rank_scores(
         histories: whole histories; all their items count as seen.
         request: k, exclusions.
         run: whose progress is told.
+
+    Raises:
+        DataError: a list is not for these users and items.
+        ConstraintError: a user's allow- and deny-lists leave no item.
     """
+    filters = request.filters(len(histories), num_items)
     k = min(request.k, num_items)
     rows = np.full((len(histories), request.k), -1, dtype=np.int32)
     scores = np.full((len(histories), request.k), -np.inf, dtype=np.float32)
@@ -44,20 +50,21 @@ def rank_scores(
         for start in range(0, len(order), size):
             users = order[start : start + size]
             batch = histories.take(users)
-            best_scores, best_rows = _best(_masked(score(batch), batch, request), k)
+            allowed_BN = None if filters is None else filters.of_users(users)
+            best_scores, best_rows = _best(_masked(score(batch), batch, request.exclude_seen, allowed_BN), k)
             scores[users, :k] = best_scores.cpu().numpy()
             rows[users, :k] = np.where(np.isneginf(scores[users, :k]), -1, best_rows.cpu().numpy())
             advance(len(users))
     return Recommendations(rows, scores, np.ones(len(histories), dtype=np.bool_))
 
 
-def _masked(scores_BN: Tensor, histories: Histories, request: Request) -> Tensor:
-    """Scores with -inf for what may not be recommended."""
-    if request.exclude_seen and len(histories.rows):
+def _masked(scores_BN: Tensor, histories: Histories, exclude_seen: bool, allowed_BN: BoolArray | None) -> Tensor:
+    """Scores with -inf for what may not be recommended; one mask may stand for all users."""
+    if exclude_seen and len(histories.rows):
         index = torch.from_numpy(np.stack([histories.owners, histories.rows.astype(np.int64)])).to(scores_BN.device)
         scores_BN[index[0], index[1]] = -torch.inf
-    if request.allowed is not None:
-        scores_BN[:, torch.from_numpy(~request.allowed).to(scores_BN.device)] = -torch.inf
+    if allowed_BN is not None:
+        scores_BN.masked_fill_(torch.from_numpy(~allowed_BN).to(scores_BN.device), -torch.inf)
     return scores_BN
 
 

@@ -1,7 +1,7 @@
 """A trained recommender and histories → readable lists of items, for one user or a file of users."""
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from itertools import islice
 from pathlib import Path
 from typing import Any, TextIO
@@ -17,7 +17,7 @@ from sidrec.recommenders.recommended import RecommendedList
 from sidrec.tokenizers.semantic_ids import SemanticIds
 from sidrec.types import Json
 
-__all__ = ["load_recommender", "recommend", "recommend_file"]
+__all__ = ["load_recommender", "read_item_ids", "recommend", "recommend_file"]
 
 BATCH = 1024
 """Users read, ranked and written at once."""
@@ -56,6 +56,8 @@ def recommend(
     k: int = 10,
     exact: bool = False,
     exclude_seen: bool = True,
+    allowed: Collection[str] | None = None,
+    denied: Collection[str] | None = None,
 ) -> list[RecommendedList]:
     """The k best next items of each history of item ids (oldest first).
 
@@ -66,14 +68,19 @@ def recommend(
         k: items a user.
         exact: widen the search until every list is certified.
         exclude_seen: never recommend an item of the same history.
+        allowed: ids of the items that may be recommended; None means all.
+        denied: ids of items that must not be.
 
     Raises:
         DataError: an item is not in the recommender's catalogue.
+        ConstraintError: the lists leave no item.
         ArtifactError: there is no recommender at the path.
     """
     if not isinstance(recommender, Recommender):
         recommender = Recommender.load(recommender)
-    return recommender.recommend(histories, k, exact=exact, exclude_seen=exclude_seen, run=run)
+    return recommender.recommend(
+        histories, k, exclude_seen=exclude_seen, allowed=allowed, denied=denied, exact=exact, run=run
+    )
 
 
 def recommend_file(
@@ -85,14 +92,17 @@ def recommend_file(
     k: int = 10,
     exact: bool = False,
     exclude_seen: bool = True,
+    allowed: Collection[str] | None = None,
+    denied: Collection[str] | None = None,
 ) -> int:
     """Lists for a JSONL file of users, written as JSONL; returns the number of users.
 
     Each line of the source (gzip'd or not, blank ones aside) is `{"history": [id, …]}`; its other keys
-    (a user id, say) are copied to the answer's line, which adds `items` and `exact`.
+    (a user id, say) are copied to the answer's line, which adds `items` and `exact`. Settings are those of `recommend`.
 
     Raises:
         DataError: a line is not such an object, or names an unknown item; or there is no line.
+        ConstraintError: the lists leave no item.
     """
     if not isinstance(recommender, Recommender):
         recommender = Recommender.load(recommender)
@@ -100,12 +110,28 @@ def recommend_file(
     with run.progress("answer users", _num_lines(source)) as advance:
         for users in _batches(source):
             known = [_known(recommender, user, where) for where, user in users]
-            answers = recommend(recommender, known, run, k=k, exact=exact, exclude_seen=exclude_seen)
+            answers = recommend(
+                recommender, known, run, k=k, exact=exact, exclude_seen=exclude_seen, allowed=allowed, denied=denied
+            )
             for (_, user), answer in zip(users, answers, strict=True):
                 target.write(json.dumps(user | answer.as_json(), ensure_ascii=False) + "\n")
             done += len(users)
             advance(len(users))
     return done
+
+
+def read_item_ids(source: Path, catalog: Catalog) -> list[str]:
+    """Item ids of a file with one a line (gzip'd or not; blank lines and blanks around an id aside).
+
+    Raises:
+        DataError: a line is no id of the catalogue.
+    """
+    with open_text(source) as lines:
+        ids = [(number, line.strip()) for number, line in enumerate(lines, 1) if line.strip()]
+    unknown = [(number, item) for number, item in ids if not catalog.knows(item)]
+    if unknown:
+        catalog.rows([item for _, item in unknown], where=f"{source}, line {unknown[0][0]}")
+    return [item for _, item in ids]
 
 
 def _num_lines(source: Path) -> int | None:

@@ -16,8 +16,9 @@ from sidrec.artifact import create
 from sidrec.config import RunSettings, parse
 from sidrec.data.dataset import Dataset
 from sidrec.data.sequences import Histories
+from sidrec.decoding.filters import Filters
 from sidrec.decoding.recommendations import Recommendations, Request
-from sidrec.errors import DataError
+from sidrec.errors import ConstraintError, DataError
 from sidrec.recommenders.base import Recommender
 from sidrec.tokenizers.semantic_ids import SemanticIds
 from sidrec.training.config import TrainingConfig, TrainReport
@@ -136,6 +137,23 @@ def _check_allowed(recommender: Recommender, histories: Histories) -> None:
     listed = out.rows[out.rows >= 0]
     assert len(listed), "an allow-list leaves nothing"
     assert allowed[listed].all(), "an item outside the allow-list is listed"
+    _same(out, _rank(recommender, histories, denied=~allowed), "an allow-list, and a deny-list of all other items")
+    masks = np.stack([allowed, np.roll(allowed, 1)])
+    of_user = np.arange(len(histories)) % 2
+    mixed = _rank(recommender, histories, allowed=Filters(masks, of_user))
+    for user, mask in enumerate(of_user):
+        alone = _rank(recommender, histories, allowed=masks[mask])
+        assert np.array_equal(mixed.rows[user], alone.rows[user]), f"user {user} does not get the items of the own list"
+    for lists in ({"denied": np.ones_like(allowed)}, {"allowed": allowed, "denied": allowed}):
+        assert _refuses(recommender, histories, **lists), "lists that leave no item are accepted"
+
+
+def _refuses(recommender: Recommender, histories: Histories, **fields: object) -> bool:
+    try:
+        _rank(recommender, histories, **fields)
+    except ConstraintError:
+        return True
+    return False
 
 
 def _check_short_lists(recommender: Recommender, histories: Histories) -> None:
