@@ -19,6 +19,7 @@ from torch import Tensor
 
 from sidrec.config import RunSettings
 from sidrec.data.sequences import Histories
+from sidrec.decoding.batching import in_batches
 from sidrec.decoding.constraints import Exclusions
 from sidrec.decoding.exhaustive import rank_all
 from sidrec.decoding.expansion import Children, Prefixes, Walk
@@ -67,12 +68,15 @@ def beam_search(
     check_fits(scorer, trie, histories)
     allowed = trie if request.allowed is None else trie.restrict(request.allowed)
     by_length = np.argsort(histories.lengths, kind="stable")
+
+    def search(users: slice) -> Recommendations:
+        return _Search(scorer, allowed, histories.take(by_length[users]), request, config).recommend()
+
     parts = [Recommendations.empty(request.k)]
     with run.progress("recommend", len(histories)) as advance:
-        for first in range(0, len(histories), config.users_per_batch):
-            batch = histories.take(by_length[first : first + config.users_per_batch])
-            parts.append(_Search(scorer, allowed, batch, request, config).recommend())
-            advance(len(batch))
+        for part in in_batches(len(histories), config.users_per_batch, search):
+            parts.append(part)
+            advance(len(part))
     found = Recommendations.concatenate(parts)
     restore = np.argsort(by_length)
     return Recommendations(found.rows[restore], found.scores[restore], found.exact[restore])
@@ -106,7 +110,7 @@ class _Search:
 
     def _chunks(self, users: IntArray, width: int) -> Iterator[IntArray]:
         """Users in groups that hold about as many beams together as a batch of the first search."""
-        budget = self.config.users_per_batch * max(self.config.beams, self.request.k)
+        budget = self.exclusions.num_users * max(self.config.beams, self.request.k)
         at_once = max(1, budget // min(width, max(self.trie.num_nodes)))
         for first in range(0, len(users), at_once):
             yield users[first : first + at_once]

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from sidrec.config import RunSettings
 from sidrec.data.sequences import Histories
+from sidrec.decoding.batching import in_batches
 from sidrec.decoding.constraints import Exclusions
 from sidrec.decoding.recommendations import BeamConfig, Recommendations, Request
 from sidrec.decoding.scorer import PromptState, SidScorer, check_fits
@@ -42,13 +43,17 @@ def exhaustive_ranking(
     check_fits(scorer, trie, histories)
     if request.allowed is not None:
         trie = trie.restrict(request.allowed)
+
+    def search(users: slice) -> Recommendations:
+        batch = histories.take(users)
+        seen = Exclusions.of_seen(trie, batch) if request.exclude_seen else Exclusions.none(trie, len(batch))
+        return rank_all(scorer, scorer.start(batch), seen, request.k, config.normalize)
+
     parts = [Recommendations.empty(request.k)]
     with run.progress("score all items", len(histories)) as advance:
-        for first in range(0, len(histories), config.users_per_batch):
-            batch = histories.take(slice(first, first + config.users_per_batch))
-            seen = Exclusions.of_seen(trie, batch) if request.exclude_seen else Exclusions.none(trie, len(batch))
-            parts.append(rank_all(scorer, scorer.start(batch), seen, request.k, config.normalize))
-            advance(len(batch))
+        for part in in_batches(len(histories), config.users_per_batch, search):
+            parts.append(part)
+            advance(len(part))
     return Recommendations.concatenate(parts)
 
 
