@@ -67,7 +67,7 @@ class ArtifactError(SidrecError):
 
 
 class ConstraintError(SidrecError):
-    """No item satisfies the request (everything is excluded, or the allow-list is empty)."""
+    """No item satisfies the request: everything is excluded, the allow-list is empty, or a prefix leads to none."""
 
 
 class TrainingError(SidrecError):

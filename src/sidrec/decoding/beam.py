@@ -19,6 +19,7 @@ from torch import Tensor
 
 from sidrec.config import RunSettings
 from sidrec.data.sequences import Histories
+from sidrec.decoding.batching import in_batches
 from sidrec.decoding.best_first import BestFirst, Leaves
 from sidrec.decoding.constraints import Exclusions
 from sidrec.decoding.exhaustive import rank_all
@@ -65,13 +66,16 @@ def beam_search(
     check_fits(scorer, trie, histories)
     listed = Exclusions.of_lists(trie, request, len(histories))
     by_length = np.argsort(histories.lengths, kind="stable")
+
+    def search(part: slice) -> Recommendations:
+        users = by_length[part]
+        return _Search(scorer, listed.take(users), histories.take(users), request, config).recommend()
+
     parts = [Recommendations.empty(request.k)]
     with run.progress("recommend", len(histories)) as advance:
-        for first in range(0, len(histories), config.users_per_batch):
-            users = by_length[first : first + config.users_per_batch]
-            batch = histories.take(users)
-            parts.append(_Search(scorer, listed.take(users), batch, request, config).recommend())
-            advance(len(batch))
+        for part in in_batches(len(histories), config.users_per_batch, search):
+            parts.append(part)
+            advance(len(part))
     found = Recommendations.concatenate(parts)
     restore = np.argsort(by_length)
     return Recommendations(found.rows[restore], found.scores[restore], found.exact[restore])

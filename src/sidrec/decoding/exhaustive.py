@@ -13,6 +13,7 @@ from torch import Tensor
 
 from sidrec.config import RunSettings
 from sidrec.data.sequences import Histories, positions_within
+from sidrec.decoding.batching import in_batches
 from sidrec.decoding.constraints import Exclusions
 from sidrec.decoding.recommendations import BeamConfig, Recommendations, Request
 from sidrec.decoding.scorer import PromptState, SidScorer, check_fits
@@ -41,15 +42,19 @@ def exhaustive_ranking(
     """
     check_fits(scorer, trie, histories)
     listed = Exclusions.of_lists(trie, request, len(histories))
+
+    def search(part: slice) -> Recommendations:
+        users = np.arange(len(histories))[part]
+        batch, exclusions = histories.take(users), listed.take(users)
+        if request.exclude_seen:
+            exclusions = exclusions.and_seen(batch)
+        return rank_all(scorer, scorer.start(batch), exclusions, request.k, config.normalize)
+
     parts = [Recommendations.empty(request.k)]
     with run.progress("score all items", len(histories)) as advance:
-        for first in range(0, len(histories), config.users_per_batch):
-            users = np.arange(first, min(first + config.users_per_batch, len(histories)))
-            batch, exclusions = histories.take(users), listed.take(users)
-            if request.exclude_seen:
-                exclusions = exclusions.and_seen(batch)
-            parts.append(rank_all(scorer, scorer.start(batch), exclusions, request.k, config.normalize))
-            advance(len(batch))
+        for part in in_batches(len(histories), config.users_per_batch, search):
+            parts.append(part)
+            advance(len(part))
     return Recommendations.concatenate(parts)
 
 

@@ -1,7 +1,7 @@
 """What is asked of a search and what comes out."""
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Annotated, Literal
 
 import numpy as np
 from pydantic import Field
@@ -11,10 +11,12 @@ from sidrec.decoding.filters import Filters, combined
 from sidrec.errors import ConstraintError, DataError
 from sidrec.types import BoolArray, FloatArray, IntArray
 
-__all__ = ["BeamConfig", "Normalize", "Recommendations", "Request"]
+__all__ = ["BeamConfig", "Normalize", "Recommendations", "Request", "UsersPerBatch"]
 
 Normalize = Literal["vocabulary", "level", "children"]
 """Over what log-probabilities are normalised."""
+UsersPerBatch = Annotated[int, Field(ge=1)] | Literal["auto"]
+"""How many users are searched at once."""
 
 
 class BeamConfig(Config):
@@ -25,8 +27,8 @@ class BeamConfig(Config):
     normalize: Normalize = "level"
     """Over what log-probabilities are normalised: the whole vocabulary (equals Hugging Face's beam
     search), the codes of the level, or the children of the prefix in the catalogue."""
-    users_per_batch: int = Field(default=32, ge=1)
-    """Users searched at once."""
+    users_per_batch: UsersPerBatch = 32
+    """Users searched at once; `auto` finds the fastest number while it searches. No list depends on it."""
 
     def describe(self) -> str:
         """What decides the lists, in a few words for a report.

@@ -7,7 +7,7 @@ import numpy as np
 from pydantic import Field, model_validator
 
 from sidrec.config import Config
-from sidrec.decoding.recommendations import Normalize
+from sidrec.decoding.recommendations import Normalize, UsersPerBatch
 from sidrec.errors import DataError
 from sidrec.types import FloatArray, IntArray
 
@@ -45,8 +45,8 @@ class SamplingConfig(Config):
     """For `diverse`: what a code loses for each beam of an earlier group that took it at the same level."""
     normalize: Normalize = "level"
     """Over what the model's log-probabilities are normalised, as in a beam search."""
-    users_per_batch: int = Field(default=32, ge=1)
-    """Users searched at once; changes no result."""
+    users_per_batch: UsersPerBatch = 32
+    """Users searched at once; `auto` finds the fastest number while it searches. Changes no result."""
 
     @model_validator(mode="after")
     def _settings_have_an_effect(self) -> Self:

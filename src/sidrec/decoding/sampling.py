@@ -13,6 +13,7 @@ from torch import Tensor
 
 from sidrec.config import RunSettings
 from sidrec.data.sequences import Histories
+from sidrec.decoding.batching import in_batches
 from sidrec.decoding.choices import child_log_probs, distinct_prefixes, drawn_samples
 from sidrec.decoding.constraints import Exclusions
 from sidrec.decoding.diverse_beam import diverse_beams
@@ -65,18 +66,20 @@ def sample_items(
     listed = Exclusions.of_lists(trie, request, len(histories))
     seed = torch_seed(run.seed, "sampling")
     by_length = np.argsort(histories.lengths, kind="stable")
+
+    def search(part: slice) -> Samples:
+        index = by_length[part]
+        batch, exclusions = histories.take(index), listed.take(index)
+        if request.exclude_seen:
+            exclusions = exclusions.and_seen(batch)
+        walk = Walk(scorer, scorer.start(batch), exclusions, config.normalize)
+        return _search(walk, request.k, config, Noise(seed, torch.from_numpy(users[index].astype(np.int64))))
+
     parts = [Samples.empty(config.kind, request.k, trie.num_levels)]
     with run.progress("sample", len(histories)) as advance:
-        for first in range(0, len(histories), config.users_per_batch):
-            index = by_length[first : first + config.users_per_batch]
-            batch = histories.take(index)
-            exclusions = listed.take(index)
-            if request.exclude_seen:
-                exclusions = exclusions.and_seen(batch)
-            walk = Walk(scorer, scorer.start(batch), exclusions, config.normalize)
-            noise = Noise(seed, torch.from_numpy(users[index].astype(np.int64)))
-            parts.append(_search(walk, request.k, config, noise))
-            advance(len(batch))
+        for part in in_batches(len(histories), config.users_per_batch, search):
+            parts.append(part)
+            advance(len(part.rows))
     return Samples.concatenate(parts).take(np.argsort(by_length))
 
 
