@@ -13,6 +13,7 @@ from sidrec.decoding.recommendations import Request
 from sidrec.errors import ConfigError, DataError
 from sidrec.recommenders.base import Recommender
 from sidrec.recommenders.decoder import Decoder
+from sidrec.recommenders.precision import has_bf16
 from sidrec.recommenders.tiger import Tiger
 from sidrec.testing.toy import cycle_dataset, grid_semantic_ids
 from sidrec.training.config import TrainingConfig
@@ -187,3 +188,18 @@ def test_fit_needs_semantic_ids_of_the_same_catalogue(kind):
 def test_decoder_width_must_fit_its_heads():
     with pytest.raises(ConfigError, match="d_model 20 is not a multiple of 2 · num_heads = 8"):
         Decoder(d_model=20, num_heads=4)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_bf16_searches_a_rounded_copy(kind):
+    recommender = make(kind)
+    wanted = recommender.rank(RAGGED, Request(k=5), RUN)
+    search = recommender.config.search.model_copy(update={"precision": "bf16"})
+    found = recommender.rank(RAGGED, Request(k=5, search=search), RUN)
+    assert recommender.model.dtype == torch.float32
+    assert (found.scores != wanted.scores).any()
+    np.testing.assert_allclose(found.scores, wanted.scores, atol=0.5)
+    assert (recommender.rank(RAGGED, Request(k=5), RUN).scores == wanted.scores).all()
+    auto = recommender.config.search.model_copy(update={"precision": "auto"})
+    same = found if has_bf16(torch.device("cpu")) else wanted
+    assert (recommender.rank(RAGGED, Request(k=5, search=auto), RUN).scores == same.scores).all()

@@ -11,8 +11,10 @@ from sidrec.decoding.filters import Filters, combined
 from sidrec.errors import ConstraintError, DataError
 from sidrec.types import BoolArray, FloatArray, IntArray
 
-__all__ = ["BeamConfig", "Normalize", "Recommendations", "Request", "UsersPerBatch"]
+__all__ = ["BeamConfig", "Normalize", "Precision", "Recommendations", "Request", "UsersPerBatch"]
 
+Precision = Literal["fp32", "bf16", "auto"]
+"""Numbers that a model computes with while it is searched."""
 Normalize = Literal["vocabulary", "level", "children"]
 """Over what log-probabilities are normalised."""
 UsersPerBatch = Annotated[int, Field(ge=1)] | Literal["auto"]
@@ -30,13 +32,20 @@ class BeamConfig(Config):
     users_per_batch: UsersPerBatch = 32
     """Users searched at once; `auto` finds the fastest number while it searches. No list depends on it."""
 
+    precision: Precision = "fp32"
+    """Numbers that the model computes with: `fp32` takes the weights as they are, `bf16` a rounded copy of them, `auto` that
+    copy where the processor or GPU has bfloat16 arithmetic. Lists of bf16 differ in near-ties: report metrics in fp32."""
+
     def describe(self) -> str:
         """What decides the lists, in a few words for a report.
 
         >>> BeamConfig(beams=50).describe()
         '50 beams, normalize: level'
+        >>> BeamConfig(precision="bf16").describe()
+        '20 beams, normalize: level, precision: bf16'
         """
-        return f"{self.beams} beams, normalize: {self.normalize}"
+        precision = "" if self.precision == "fp32" else f", precision: {self.precision}"
+        return f"{self.beams} beams, normalize: {self.normalize}{precision}"
 
 
 @dataclass(frozen=True)

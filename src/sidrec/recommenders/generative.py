@@ -28,6 +28,7 @@ from sidrec.decoding.trie import ItemTrie
 from sidrec.random import torch_seed
 from sidrec.recommenders.base import Recommender, RecommenderConfig, Validate
 from sidrec.recommenders.growth import Trained, check_sizes
+from sidrec.recommenders.precision import in_precision
 from sidrec.tasks.next_item import ItemTokens, Prompts
 from sidrec.tokenizers.semantic_ids import SemanticIds
 from sidrec.tokenizers.vocabulary import CodeVocabulary
@@ -186,7 +187,9 @@ class GenerativeRecommender(Recommender):
         """The best items of every history, by constrained beam search."""
         search = self.search_for(request)
         with self.evaluating(run):
-            return beam_search(self.scorer(search.normalize), self.trie, histories, request, search, run)
+            searched = copy.copy(self)
+            searched.model = in_precision(self.model, search.precision)
+            return beam_search(searched.scorer(search.normalize), self.trie, histories, request, search, run)
 
     def sample(
         self,
