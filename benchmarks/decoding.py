@@ -129,7 +129,7 @@ class Setting:
 
     def scorer(self, normalize: Any, dtype: torch.dtype = PLAIN) -> Any:
         """Ours over the same weights."""
-        model: Any = copy.deepcopy(self.model).to(dtype)
+        model: Any = self.model if dtype is PLAIN else copy.deepcopy(self.model).to(dtype)
         ranges = [self.vocabulary.level_range(level) for level in range(LEVELS)]
         levels = [torch.arange(*codes) + self.case.text_rows for codes in ranges]
         return (EncoderDecoderScorer if self.is_t5 else CausalScorer)(model, levels, self.prompts, normalize)

@@ -10,6 +10,7 @@ import gc
 import json
 import os
 import platform
+import resource
 import shutil
 import statistics
 import subprocess
@@ -21,7 +22,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-__all__ = ["RESULTS", "Benchmark", "Row", "Timing", "compare", "measure", "table"]
+__all__ = ["RESULTS", "Benchmark", "Row", "Timing", "compare", "measure", "peak_memory", "table"]
 
 HERE = Path(__file__).resolve().parent
 RESULTS = HERE / "results"
@@ -143,6 +144,16 @@ def _timing(pairs: list[tuple[float, float]]) -> Timing:
     wall = [pair[0] for pair in pairs]
     median = statistics.median(wall)
     return Timing(median, statistics.median(pair[1] for pair in pairs), (max(wall) - min(wall)) / median)
+
+
+def peak_memory() -> float:
+    """Peak memory of this process in MB; `getrusage` alone would count what its parent held when it started it."""
+    status = Path("/proc/self/status")
+    if status.is_file():
+        lines = dict(line.split(":", 1) for line in status.read_text(encoding="utf-8").splitlines())
+        return int(lines["VmHWM"].split()[0]) / 1024
+    unit = 1 if sys.platform == "darwin" else 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 2**20
 
 
 def commit() -> str:

@@ -12,7 +12,6 @@ with semantic-id in it, which takes a quarter of an hour, and saves it as `token
 
 import argparse
 import os
-import resource
 import subprocess
 import sys
 import tempfile
@@ -26,7 +25,7 @@ import torch
 from sklearn.cluster import KMeans
 from threadpoolctl import threadpool_limits
 
-from harness import Benchmark, compare
+from harness import Benchmark, compare, peak_memory
 from sidrec.artifact import create
 from sidrec.embeddings.base import ItemEmbeddings
 from sidrec.tokenizers.balanced import balanced_kmeans, size_bounds
@@ -205,19 +204,9 @@ def peak_of(path: str) -> None:
     """Load, learn, encode; print peak memory at the end and after loading in MB."""
     torch.set_num_threads(1)
     embeddings = ItemEmbeddings.load(path)
-    loaded = _peak()
+    loaded = peak_memory()
     RQKMeans(levels=LEVELS, codebook_size=SIZE).fit(embeddings).quantize(embeddings.vectors)
-    print(_peak(), loaded)
-
-
-def _peak() -> float:
-    """Peak memory of this process in MB; `getrusage` alone would count what its parent held when it started it."""
-    status = Path("/proc/self/status")
-    if status.is_file():
-        lines = dict(line.split(":", 1) for line in status.read_text(encoding="utf-8").splitlines())
-        return int(lines["VmHWM"].split()[0]) / 1024
-    unit = 1 if sys.platform == "darwin" else 1024
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / MEGABYTE
+    print(peak_memory(), loaded)
 
 
 def main() -> None:

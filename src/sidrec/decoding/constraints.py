@@ -113,9 +113,9 @@ class Exclusions:
 
         Nodes under which they allow nothing are not among them; see `TrieMasks.held`.
         """
+        if not len(self.positions):
+            return self.users, self.positions
         nodes = self.trie.nodes_at(depth, self.positions)
-        if not len(nodes):
-            return nodes, nodes
         changes = (np.diff(self.users) != 0) | (np.diff(nodes) != 0)
         firsts = np.flatnonzero(np.append(True, changes))
         excluded = np.diff(np.append(firsts, len(nodes)))
