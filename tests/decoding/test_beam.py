@@ -69,6 +69,18 @@ def check_legal(found: Recommendations, problem: Problem, truths: list[dict[int,
 @given(problems)
 @settings(max_examples=1000, deadline=None, derandomize=True)
 def test_the_certificate_is_never_wrong_and_exact_search_is_exact(problem):
+    check_certificates(problem)
+
+
+@pytest.mark.slow
+def test_ten_thousand_certificates():
+    for seed in range(10_000):
+        normalize = ("vocabulary", "level", "children")[seed % 3]
+        check_certificates(random_problem(10**9 + seed, normalize, beams=1 + seed % 8))
+
+
+def check_certificates(problem: Problem) -> None:
+    """No list is called exact that is not, and exact search gives the true lists."""
     truths = [item_scores(problem, user) for user in range(len(problem.histories))]
     found, exact = search(problem), search(problem, exact=True)
     check_legal(found, problem, truths)
