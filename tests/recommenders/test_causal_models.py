@@ -1,6 +1,8 @@
 """One search for every architecture: tree = one row a prefix = transformers' `generate` with a prefix function."""
 
 import itertools
+import re
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -85,7 +87,7 @@ EXPANDED: dict[str, tuple[PreTrainedConfig, str]] = {
             eos_token_id=1,
         ),
         "looks back 16 tokens only",
-    ),  # fmt: skip
+    ),
     "mistral": (MistralConfig(**GROUPED, head_dim=8, sliding_window=3), "looks back 3 tokens"),
     "bloom": (BloomConfig(vocab_size=VOCABULARY, hidden_size=24, n_layer=2, n_head=4), "raised"),
     "mamba": (
@@ -263,3 +265,18 @@ def test_attention_without_a_4d_mask_is_named():
     model = build(TREE["llama"])
     model.config._attn_implementation = "flash_attention_2"
     assert "attn_implementation='sdpa'" in why_expanded(model)
+
+
+def test_the_documented_snippet_runs():
+    page = (Path(__file__).parents[2] / "docs" / "decoding.md").read_text("utf-8")
+    blocks = re.findall(r"```python\n(.*?)```", page, re.DOTALL)
+    (snippet,) = [block for block in blocks if "causal_scorer" in block]
+    assert len(snippet.splitlines()) < 40
+    names: dict[str, Any] = {}
+    exec(snippet, names)  # noqa: S102
+    found = names["found"]
+    assert isinstance(names["scorer"], CausalScorer)
+    assert found.exact.all()
+    assert set(found.rows[0]) == {1, 3}  # what the first user has not seen
+    assert len(set(found.rows[1])) == 2
+    assert 3 not in found.rows[1]
