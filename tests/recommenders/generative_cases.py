@@ -42,6 +42,24 @@ def make(kind: str, normalize: str = "level", num_items: int = 60, sizes=(5, 4, 
     return recommender
 
 
+def random_walk(scorer, state, users: int, beams: int, draw: np.random.Generator):
+    """Steps with random parents and codes: yields (level, beam paths [U][W], log-probabilities)."""
+    levels = len(scorer.level_sizes)
+    first = 0  # node of the first path
+    paths = [[()] for _ in range(users)]
+    with torch.no_grad():
+        yield 0, paths, scorer.step(state, 0, None, None)
+        for level in range(1, levels + int(scorer.has_end)):
+            parents = draw.integers(len(paths[0]), size=(users, beams))
+            nodes, first = first + parents, first + len(paths[0])
+            codes = draw.integers(scorer.level_sizes[level - 1], size=(users, beams))
+            paths = [
+                [(*paths[user][parents[user, beam]], int(codes[user, beam])) for beam in range(beams)]
+                for user in range(users)
+            ]
+            yield level, paths, scorer.step(state, level, torch.from_numpy(nodes), torch.from_numpy(codes))
+
+
 @dataclass
 class Reference:
     """Log-probabilities by whole forward passes of the transformers model, one history and one path at a time."""

@@ -1,6 +1,8 @@
 """One search for every architecture: tree = one row a prefix = transformers' `generate` with a prefix function."""
 
 import itertools
+import re
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -9,14 +11,19 @@ import torch
 from transformers import (
     AutoModelForCausalLM,
     BloomConfig,
+    CohereConfig,
+    DeepseekV2Config,
     Gemma2Config,
     GemmaConfig,
     GenerationConfig,
     GPT2Config,
+    GPTNeoConfig,
     GPTNeoXConfig,
     LlamaConfig,
     MambaConfig,
     MistralConfig,
+    MptConfig,
+    NanoChatConfig,
     PreTrainedConfig,
     PreTrainedModel,
     Qwen2Config,
@@ -28,6 +35,8 @@ from sidrec.data.sequences import Histories
 from sidrec.decoding.beam import beam_search
 from sidrec.decoding.recommendations import BeamConfig, Recommendations, Request
 from sidrec.decoding.trie import ItemTrie
+from sidrec.recommenders import attention
+from sidrec.recommenders import causal_scorer as causal_scorer_module
 from sidrec.recommenders.causal_models import causal_scorer, why_expanded
 from sidrec.recommenders.causal_scorer import CausalScorer
 from sidrec.recommenders.expanded_scorer import ExpandedScorer
@@ -53,12 +62,31 @@ TREE: dict[str, PreTrainedConfig] = {
     ),
     "gpt-neox": GPTNeoXConfig(**SMALL),
     "gemma": GemmaConfig(**GROUPED, head_dim=8),
-}
+    "deepseek": DeepseekV2Config(  # values narrower than keys
+        **SMALL, kv_lora_rank=8, q_lora_rank=8, qk_rope_head_dim=4, qk_nope_head_dim=8, v_head_dim=6,
+        n_routed_experts=4, num_experts_per_tok=2, moe_intermediate_size=16, n_group=1, topk_group=1,
+    ),
+}  # fmt: skip
 EXPANDED: dict[str, tuple[PreTrainedConfig, str]] = {
     "gemma2": (Gemma2Config(**GROUPED, head_dim=8, sliding_window=4), "sliding_attention"),
     "gemma2, full attention": (
         Gemma2Config(**GROUPED, head_dim=8, layer_types=["full_attention"] * 2, final_logit_softcapping=0.5),
-        "scores differ by",
+        "logits are capped",
+    ),
+    "cohere": (CohereConfig(**GROUPED), "scores differ by"),  # a factor behind the head
+    "mpt": (MptConfig(vocab_size=VOCABULARY, d_model=24, n_heads=4, n_layers=2, max_seq_len=64), "scores differ by"),
+    "gpt-neo": (
+        GPTNeoConfig(
+            vocab_size=VOCABULARY,
+            hidden_size=24,
+            num_layers=2,
+            num_heads=4,
+            window_size=16,
+            attention_types=[[["global", "local"], 1]],
+            bos_token_id=2,
+            eos_token_id=1,
+        ),
+        "looks back 16 tokens only",
     ),
     "mistral": (MistralConfig(**GROUPED, head_dim=8, sliding_window=3), "looks back 3 tokens"),
     "bloom": (BloomConfig(vocab_size=VOCABULARY, hidden_size=24, n_layer=2, n_head=4), "raised"),
@@ -156,6 +184,16 @@ def test_tree_equals_expanded_equals_generate(name):
 
 
 @pytest.mark.parametrize("name", TREE)
+def test_wide_trees_are_searched_alike(monkeypatch, name):
+    model, search = build(TREE[name]), Search()
+    wanted = search.run(search.scorer(CausalScorer, model))
+    monkeypatch.setattr(attention, "WIDE_TREE", 0)
+    monkeypatch.setattr(causal_scorer_module, "PREFIXES_PER_BLOCK", 4)
+    found = search.run(search.scorer(CausalScorer, model))
+    assert_equal(found, wanted.rows, wanted.scores)
+
+
+@pytest.mark.parametrize("name", TREE)
 def test_padding_side_batch_size_and_neighbours_change_nothing(name):
     model, search = build(TREE[name]), Search()
     wanted = search.run(search.scorer(CausalScorer, model))
@@ -194,7 +232,51 @@ def test_bfloat16_finds_nearly_the_same_lists():
     np.testing.assert_allclose(found.scores, wanted.scores, atol=0.5)
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("scale", [1.0, 6.0])
+@pytest.mark.parametrize("name", ["llama", "gpt2", "mpt", "nanochat"])
+def test_a_model_is_judged_alike_before_training_and_in_half_precision(name, scale, dtype):
+    """Untrained, a soft cap changes scores by less than rounding does."""
+    configs = {name: config for name, (config, _) in EXPANDED.items()} | TREE | {"nanochat": NanoChatConfig(**GROUPED)}
+    with isolated_rng(0), torch.no_grad():
+        model = AutoModelForCausalLM.from_config(configs[name], dtype=torch.float32)
+        for weight in model.parameters():
+            weight.mul_(scale if weight.ndim == 2 else 1.0)
+    assert (why_expanded(model.to(dtype)) == "") == (name in TREE)
+    assert model.training
+
+
+def test_only_the_last_logits_are_computed():
+    model, search, widths = build(TREE["llama"]), Search(), []
+    head: Any = model.get_output_embeddings()
+    head.register_forward_hook(lambda _, inputs, out: widths.append(out.shape[1]))
+    search.run(search.scorer(ExpandedScorer, model))
+    assert set(widths) == {1}
+
+
+def test_a_setting_that_changes_later_counts():
+    model = build(TREE["llama"])
+    assert why_expanded(model) == ""
+    model.config._attn_implementation = "flex_attention"
+    assert "its attention is 'flex_attention'" in why_expanded(model)
+
+
 def test_attention_without_a_4d_mask_is_named():
     model = build(TREE["llama"])
     model.config._attn_implementation = "flash_attention_2"
     assert "attn_implementation='sdpa'" in why_expanded(model)
+
+
+def test_the_documented_snippet_runs():
+    page = (Path(__file__).parents[2] / "docs" / "decoding.md").read_text("utf-8")
+    blocks = re.findall(r"```python\n(.*?)```", page, re.DOTALL)
+    (snippet,) = [block for block in blocks if "causal_scorer" in block]
+    assert len(snippet.splitlines()) < 40
+    names: dict[str, Any] = {}
+    exec(snippet, names)  # noqa: S102
+    found = names["found"]
+    assert isinstance(names["scorer"], CausalScorer)
+    assert found.exact.all()
+    assert set(found.rows[0]) == {1, 3}  # what the first user has not seen
+    assert len(set(found.rows[1])) == 2
+    assert 3 not in found.rows[1]

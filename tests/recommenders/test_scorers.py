@@ -3,33 +3,16 @@
 import numpy as np
 import pytest
 import torch
-from tests.recommenders.generative_cases import KINDS, RAGGED, Reference, make
+from tests.recommenders.generative_cases import KINDS, RAGGED, Reference, make, random_walk
 from transformers import LlamaConfig, LlamaForCausalLM
 
 from sidrec.data.sequences import Histories
 from sidrec.recommenders import attention, causal_scorer
 from sidrec.recommenders.causal_scorer import CausalScorer
+from sidrec.recommenders.expanded_scorer import ExpandedScorer
 from sidrec.tasks.next_item import ItemTokens
 
 NORMALIZE = ("vocabulary", "level")
-
-
-def random_walk(scorer, state, users: int, beams: int, draw: np.random.Generator):
-    """Steps with random parents and codes: yields (level, beam paths [U][W], log-probabilities)."""
-    levels = len(scorer.level_sizes)
-    first = 0  # node of the first path
-    paths = [[()] for _ in range(users)]
-    with torch.no_grad():
-        yield 0, paths, scorer.step(state, 0, None, None)
-        for level in range(1, levels + int(scorer.has_end)):
-            parents = draw.integers(len(paths[0]), size=(users, beams))
-            nodes, first = first + parents, first + len(paths[0])
-            codes = draw.integers(scorer.level_sizes[level - 1], size=(users, beams))
-            paths = [
-                [(*paths[user][parents[user, beam]], int(codes[user, beam])) for beam in range(beams)]
-                for user in range(users)
-            ]
-            yield level, paths, scorer.step(state, level, torch.from_numpy(nodes), torch.from_numpy(codes))
 
 
 def assert_equals_reference(recommender, histories: Histories, beams: int = 5, seed: int = 0):
@@ -85,6 +68,37 @@ def test_select_starts_afresh_for_some_users(kind):
         alone = list(random_walk(scorer, scorer.start(RAGGED.take(np.array(chosen))), 2, 4, np.random.default_rng(2)))
     for (*_, left), (*_, right) in zip(again, alone, strict=True):
         torch.testing.assert_close(left, right, atol=1e-5, rtol=1e-5)
+
+
+def scorer_of(kind: str):
+    """The scorer of a backbone; "expanded" reads the decoder's prefixes one by one."""
+    if kind != "expanded":
+        recommender = make(kind)
+        return recommender.scorer(recommender.config.search.normalize)
+    recommender = make("decoder")
+    return ExpandedScorer(recommender.model, recommender.level_token_ids, recommender.prompts)
+
+
+@pytest.mark.parametrize("wide", [512, 4, 0])
+@pytest.mark.parametrize("kind", [*KINDS, "expanded"])
+@torch.no_grad()
+def test_taken_users_go_on_alike_and_leave_the_others_alone(monkeypatch, kind, wide):
+    """Taken before every level; where 4 nodes make a tree wide, it begins to read paths on the way."""
+    monkeypatch.setattr(attention, "WIDE_TREE", wide)
+    scorer, chosen, draw = scorer_of(kind), torch.tensor([3, 0, 3]), np.random.default_rng(4)
+    state = scorer.start(RAGGED)
+    scorer.step(state, 0, None, None)
+    first, width = 0, 1  # node of the first prefix of the last level, and their number
+    for level, size in enumerate(scorer.level_sizes[:-1], start=1):
+        parents = torch.from_numpy(first + draw.integers(width, size=(len(RAGGED), 5)))
+        codes = torch.from_numpy(draw.integers(size, size=(len(RAGGED), 5)))
+        first, width = first + width, 5
+        taken, other = state.take(chosen), state.take(chosen)
+        scorer.step(other, level, parents[chosen], (codes[chosen] + 1) % size)
+        expected = scorer.step(state, level, parents, codes)
+        found = scorer.step(taken, level, parents[chosen], codes[chosen])
+        torch.testing.assert_close(found, expected[chosen], atol=1e-5, rtol=1e-5)
+        state = state.take(torch.arange(len(RAGGED)))  # all go on as copies of copies
 
 
 @pytest.mark.parametrize("kind", KINDS)

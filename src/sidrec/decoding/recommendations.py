@@ -31,10 +31,10 @@ class BeamConfig(Config):
     search), the codes of the level, or the children of the prefix in the catalogue."""
     users_per_batch: UsersPerBatch = 32
     """Users searched at once; `auto` finds the fastest number while it searches. No list depends on it."""
-
     precision: Precision = "fp32"
-    """Numbers that the model computes with: `fp32` takes the weights as they are, `bf16` a rounded copy, `auto` the
-    copy where the processor or GPU has bfloat16 arithmetic. Lists differ in near-ties: report metrics in fp32."""
+    """Numbers that the model computes with: `fp32` takes the weights as they are, `bf16` a rounded copy of them,
+    `auto` that copy where the processor or GPU has bfloat16 arithmetic. Lists of bf16 differ in near-ties: report
+    metrics in fp32."""
 
     def describe(self) -> str:
         """What decides the lists, in a few words for a report.

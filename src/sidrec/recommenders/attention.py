@@ -29,20 +29,19 @@ def merge_heads(states_UHTD: Tensor) -> Tensor:
     return states_UHTD.transpose(1, 2).flatten(2)
 
 
-def attend(queries: Tensor, keys: Tensor, values: Tensor, bias: Tensor, scale: float = 1.0) -> Tensor:
-    """softmax(scale · Q Kᵀ + bias) V, shape [U, H, T, D].
+def attend(queries: Tensor, keys: Tensor, values: Tensor, bias: Tensor) -> Tensor:
+    """softmax(Q Kᵀ + bias) V, shape [U, H, T, D]. Products are not scaled, as in a T5.
 
     Args:
         queries: [U, H, T, D].
         keys: [U, H, S, D].
         values: [U, H, S, D].
         bias: broadcasts to [U, H, T, S]; -inf where a query does not look.
-        scale: of the products.
     """
     if _by_products(queries):
-        scores = torch.matmul(queries if scale == 1.0 else queries * scale, keys.transpose(2, 3)) + bias
+        scores = torch.matmul(queries, keys.transpose(2, 3)) + bias
         return torch.matmul(scores.softmax(-1), values)
-    return F.scaled_dot_product_attention(queries, keys, values, attn_mask=bias, scale=scale)
+    return F.scaled_dot_product_attention(queries, keys, values, attn_mask=bias, scale=1.0)
 
 
 def laid_out(states: Tensor) -> Tensor:

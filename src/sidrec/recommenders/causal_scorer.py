@@ -18,6 +18,7 @@ from sidrec.decoding.recommendations import Normalize
 from sidrec.decoding.scorer import PromptState
 from sidrec.recommenders.attention import NodeStates, is_ancestor, reads_paths
 from sidrec.recommenders.code_head import CodeHead
+from sidrec.recommenders.model_input import level_tokens, read_prompts
 from sidrec.recommenders.prefix_tree import PrefixTree
 from sidrec.tasks.next_item import Prompts
 
@@ -60,11 +61,15 @@ class CausalScorer:
     """Scores codes with a causal language model that writes one token a level.
 
     Args:
-        model: a causal language model of transformers, in evaluation mode, that `causal_models` says yes to.
+        model: a causal language model of transformers, in evaluation mode, that `causal_models` says yes to. The
+            rows of its head are copied: make a new scorer after a step of training.
         level_token_ids: for each level int64[K], the token ids of its codes (any ids, in any order).
         build_prompt: histories → prompts of at least one token, padded on either side.
         normalize: "vocabulary" makes log-probabilities over all tokens, which equals transformers'
             beam search; anything else normalises over the codes of the level.
+
+    Raises:
+        DataError: codes are no tokens of the model, or, when a search starts, prompts are not what it can read.
     """
 
     has_end = False
@@ -80,21 +85,20 @@ class CausalScorer:
         self.level_sizes = tuple(len(ids) for ids in level_token_ids)
         self._build_prompt = build_prompt
         self._device = model.device
-        self._tokens = [ids.to(self._device) for ids in level_token_ids]
+        self._tokens = level_tokens(model, level_token_ids)
         self._body: Any = model.base_model
         head: Any = model.get_output_embeddings()
         self._score = CodeHead(head.weight, head.bias, self._tokens, over_vocabulary=normalize == "vocabulary")
 
     def start(self, histories: Histories) -> CausalState:
         """Read the prompts, once a user."""
-        prompts = self._build_prompt(histories)
-        tokens_US, mask_US = prompts.tokens_BT.to(self._device), prompts.mask_BT.to(self._device)
+        tokens_US, mask_US = read_prompts(self.model, self._build_prompt, histories)
         cache = DynamicCache()
         # Counted over real tokens, so that padding on the left moves nothing.
         positions_US = (mask_US.cumsum(1) - 1).clamp(min=0)
         out = self._body(
             input_ids=tokens_US,
-            attention_mask=mask_US,
+            attention_mask=mask_US.long(),
             position_ids=positions_US,
             past_key_values=cache,
             use_cache=True,
@@ -103,7 +107,7 @@ class CausalScorer:
         hidden_UD = out.last_hidden_state[torch.arange(len(last_U), device=self._device), last_U]
         states: list[Any] = cache.layers
         layers = [NodeStates(layer.keys, layer.values, layer.keys.shape[2]) for layer in states]
-        return CausalState(hidden_UD, mask_US > 0, layers, PrefixTree.at_root(len(last_U), self._device))
+        return CausalState(hidden_UD, mask_US, layers, PrefixTree.at_root(len(last_U), self._device))
 
     def step(self, state: PromptState, level: int, parents_UW: Tensor | None, codes_UW: Tensor | None) -> Tensor:
         """Log-probabilities float32[U, W, K] of the codes of `level` after each prefix."""
@@ -177,9 +181,12 @@ class _PathCache(_TreeCache):
     ) -> tuple[Tensor, Tensor]:
         """Keys and values that the layer attends to."""
         everything = super().update(key_states, value_states, layer_idx)
-        index = self._index.expand(-1, key_states.shape[1], -1, key_states.shape[3])
         keys, values = (
-            torch.cat([states[:, :, : self._prompt], states.gather(2, index), new], dim=2)
+            torch.cat([states[:, :, : self._prompt], self._ancestors(states), new], dim=2)
             for states, new in zip(everything, (key_states, value_states), strict=True)
         )
         return keys, values
+
+    def _ancestors(self, states: Tensor) -> Tensor:
+        """Copies of keys or values, whose heads may differ in width."""
+        return states.gather(2, self._index.expand(-1, states.shape[1], -1, states.shape[3]))

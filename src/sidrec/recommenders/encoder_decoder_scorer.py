@@ -1,8 +1,8 @@
-"""Beam-search scores of a T5: encoder and cross-attention keys once a user, beams as query positions.
+"""Beam-search scores of a T5 or mT5: encoder and cross-attention keys once a user, beams as query positions.
 
-The weights are those of a transformers `T5ForConditionalGeneration`; only the decoder's attention is
-written anew, because `generate` repeats the encoder's keys for every beam and reorders all of them
-after every step. Other encoder-decoders (BART and kin) are not covered.
+The weights are those of a transformers `T5ForConditionalGeneration`; its layers are written anew (`t5_layers`),
+because `generate` repeats the encoder's keys for every beam and reorders all of them after every step. Other
+encoder-decoders (UMT5, BART and kin) are not covered.
 """
 
 from collections.abc import Callable, Sequence
@@ -18,6 +18,7 @@ from sidrec.decoding.recommendations import Normalize
 from sidrec.decoding.scorer import PromptState
 from sidrec.recommenders.attention import NodeStates, is_ancestor, reads_paths
 from sidrec.recommenders.code_head import CodeHead
+from sidrec.recommenders.model_input import level_tokens, read_prompts
 from sidrec.recommenders.prefix_tree import PrefixTree
 from sidrec.recommenders.t5_layers import T5Decoder, T5Encoder
 from sidrec.tasks.next_item import Prompts
@@ -63,11 +64,16 @@ class EncoderDecoderScorer:
     """Scores codes with a T5 whose decoder writes one token a level, then the end token.
 
     Args:
-        model: in evaluation mode, with tied or untied head.
+        model: in evaluation mode, with tied or untied head. Most of its weights are copied: make a new scorer after a
+            step of training.
         level_token_ids: for each level int64[K], the token ids of its codes.
-        build_prompt: histories → encoder input.
+        build_prompt: histories → encoder input of at least one token, padded on either side.
         normalize: "vocabulary" makes log-probabilities over all tokens and adds the end step, which
             equals transformers' beam search; anything else normalises over the codes of the level.
+
+    Raises:
+        DataError: codes are no tokens of the model, it is no T5 or mT5, or, when a search starts, prompts are not
+            what it can read.
     """
 
     def __init__(
@@ -83,10 +89,11 @@ class EncoderDecoderScorer:
         self.has_end = normalize == "vocabulary"
         self._build_prompt, self._device = build_prompt, model.device
         self._encoder, self._decoder = T5Encoder(model), T5Decoder(model)
-        self._tokens = [ids.to(self._device) for ids in level_token_ids]
+        self._tokens = level_tokens(model, level_token_ids)
         self._start, end = config.decoder_start_token_id, torch.tensor([config.eos_token_id], device=self._device)
         weight_VD: Any = model.lm_head.weight
-        scale = config.d_model**-0.5 if config.scale_decoder_outputs else 1.0
+        # An mT5 never scales, and says nothing of it.
+        scale = config.d_model**-0.5 if getattr(config, "scale_decoder_outputs", False) else 1.0
         folded_VD = self._decoder.fold(weight_VD) * scale
         self._head = CodeHead(folded_VD, None, [*self._tokens, end], over_vocabulary=normalize == "vocabulary")
         steps = len(self.level_sizes) + 1
@@ -94,9 +101,8 @@ class EncoderDecoderScorer:
 
     def start(self, histories: Histories) -> EncoderDecoderState:
         """Run the encoder and the cross-attention projections, once a user."""
-        prompts = self._build_prompt(histories)
-        mask_US = prompts.mask_BT.to(self._device) > 0
-        cross = self._encoder(prompts.tokens_BT.to(self._device), mask_US)
+        tokens_US, mask_US = read_prompts(self.model, self._build_prompt, histories)
+        cross = self._encoder(tokens_US, mask_US)
         added = torch.zeros(mask_US.shape, dtype=cross[0][0].dtype, device=self._device)
         return EncoderDecoderState.at_root(cross, added.masked_fill_(~mask_US, -torch.inf)[:, None, None])
 

@@ -5,6 +5,7 @@ one length share a pass, so nothing is ever padded. It is what `causal_models` f
 reference of `CausalScorer`.
 """
 
+import inspect
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Self
@@ -16,6 +17,7 @@ from transformers import PreTrainedModel
 from sidrec.data.sequences import Histories
 from sidrec.decoding.recommendations import Normalize
 from sidrec.decoding.scorer import PromptState
+from sidrec.recommenders.model_input import level_tokens, read_prompts
 from sidrec.recommenders.prefix_tree import PrefixTree
 from sidrec.tasks.next_item import Prompts
 
@@ -70,13 +72,15 @@ class ExpandedScorer:
         self.model: Any = model
         self.level_sizes = tuple(len(ids) for ids in level_token_ids)
         self._build_prompt, self._device = build_prompt, model.device
-        self._tokens = [ids.to(self._device) for ids in level_token_ids]
+        self._tokens = level_tokens(model, level_token_ids)
         self._over_vocabulary = normalize == "vocabulary"
+        # A model that can leaves out the logits of all positions but the last, which are most of a pass's memory.
+        can_leave_out = "logits_to_keep" in inspect.signature(model.forward).parameters
+        self._last_only = {"logits_to_keep": 1} if can_leave_out else {}
 
     def start(self, histories: Histories) -> ExpandedState:
         """Make the prompts; nothing is read yet."""
-        prompts = self._build_prompt(histories)
-        pairs = zip(prompts.tokens_BT.to(self._device), prompts.mask_BT.to(self._device) > 0, strict=True)
+        pairs = zip(*read_prompts(self.model, self._build_prompt, histories), strict=True)
         return ExpandedState.at_root([tokens[is_real] for tokens, is_real in pairs], self._device)
 
     def step(self, state: PromptState, level: int, parents_UW: Tensor | None, codes_UW: Tensor | None) -> Tensor:
@@ -102,7 +106,8 @@ class ExpandedScorer:
 
     def _score(self, tokens_RT: Tensor, level: int) -> Tensor:
         """Log-probabilities float32[R, K] after each of R rows of tokens."""
-        out = self.model(input_ids=tokens_RT, attention_mask=torch.ones_like(tokens_RT), use_cache=False)
+        mask_RT = torch.ones_like(tokens_RT)
+        out = self.model(input_ids=tokens_RT, attention_mask=mask_RT, use_cache=False, **self._last_only)
         logits_RV = out.logits[:, -1].float()
         if self._over_vocabulary:
             return logits_RV.log_softmax(-1)[:, self._tokens[level]]

@@ -13,6 +13,7 @@ from torch import Tensor
 from torch.nn import functional as F
 from transformers import T5ForConditionalGeneration
 
+from sidrec.errors import DataError
 from sidrec.recommenders.attention import NodeStates, attend, laid_out, merge_heads, reads_paths, split_heads
 
 __all__ = ["T5Decoder", "T5Encoder"]
@@ -23,12 +24,16 @@ class T5Encoder:
 
     Args:
         model: in evaluation mode.
+
+    Raises:
+        DataError: its layers do not share the positions of the first one.
     """
 
     def __init__(self, model: T5ForConditionalGeneration) -> None:
         config: Any = model.config
         stack: Any = model.encoder
         decoder: Any = model.decoder
+        _refuse_own_positions([*stack.block[1:], *decoder.block[1:]])
         self._embed, self._heads = stack.embed_tokens, config.num_heads
         self._compute_bias = stack.block[0].layer[0].SelfAttention.compute_bias
         self._layers = [(_SelfAttention(block.layer[0]), _FeedForward(block.layer[1])) for block in stack.block]
@@ -164,6 +169,14 @@ class _FeedForward:
         return _add_product(hidden_UTD, inner, self._out)
 
 
+def _refuse_own_positions(blocks: list[Any]) -> None:
+    if any(hasattr(block.layer[0].SelfAttention, "relative_attention_bias") for block in blocks):
+        raise DataError(
+            "every layer of the model has relative positions of its own (UMT5)",
+            expected="a T5 or mT5, in which all layers use those of the first",
+        )
+
+
 def _folded(norm: Any, *matrices: Any) -> Tensor:
     """One matrix of several with the weight of the norm before them."""
     return torch.cat([matrix.weight for matrix in matrices]) * norm.weight
@@ -173,10 +186,13 @@ def _normed(hidden_UTD: Tensor, norm: Any) -> Tensor:
     """Hidden states over their root mean square, without the norm's weight."""
     length = torch.linalg.vector_norm(hidden_UTD, dim=-1, keepdim=True, dtype=torch.float32)
     factor = (length.square() / hidden_UTD.shape[-1] + norm.variance_epsilon).rsqrt()
-    return hidden_UTD * factor.to(hidden_UTD.dtype)
+    return (hidden_UTD * factor.to(hidden_UTD.dtype)).to(norm.weight.dtype)
 
 
 def _add_product(hidden_UTD: Tensor, states_UTX: Tensor, weight_DX: Tensor) -> Tensor:
     """Hidden + states · weightᵀ."""
+    if not hidden_UTD.dtype == states_UTX.dtype == weight_DX.dtype:
+        # Loaded in float16, transformers leaves the feed-forward's last matrix, and what it is added to, in float32.
+        return hidden_UTD + F.linear(states_UTX.to(weight_DX.dtype), weight_DX)
     flat = torch.addmm(hidden_UTD.flatten(0, 1), states_UTX.flatten(0, 1), weight_DX.T)
     return flat.view_as(hidden_UTD)

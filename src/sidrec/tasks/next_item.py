@@ -23,7 +23,7 @@ __all__ = ["ItemTokens", "PrefixExamples", "Prompts", "SequenceExamples"]
 
 @dataclass(frozen=True)
 class Prompts:
-    """A batch of prompts, padded on the right.
+    """A batch of prompts, padded on the right; models that are searched read padding on either side.
 
     Attributes:
         tokens_BT: int64[B, T] token ids.
