@@ -57,7 +57,7 @@ class Request:
         exclude_seen: never recommend an item of the user's own history.
         allowed: items that may be recommended, bool[N] for all users or `Filters` with a list for each;
             None means all.
-        exact: widen the search for users whose list is not certified to be the true top k.
+        exact: search on for users whose list is not certified to be the true top k, until it is.
         search: how to search; None takes the recommender's own settings. Recommenders that score all
             items at once search nothing.
         denied: items that must not be recommended, like `allowed`; None means none.
