@@ -9,6 +9,7 @@ from transformers import LlamaConfig, LlamaForCausalLM
 from sidrec.data.sequences import Histories
 from sidrec.recommenders import attention, causal_scorer
 from sidrec.recommenders.causal_scorer import CausalScorer
+from sidrec.recommenders.expanded_scorer import ExpandedScorer
 from sidrec.tasks.next_item import ItemTokens
 
 NORMALIZE = ("vocabulary", "level")
@@ -85,6 +86,36 @@ def test_select_starts_afresh_for_some_users(kind):
         alone = list(random_walk(scorer, scorer.start(RAGGED.take(np.array(chosen))), 2, 4, np.random.default_rng(2)))
     for (*_, left), (*_, right) in zip(again, alone, strict=True):
         torch.testing.assert_close(left, right, atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize("wide", [512, 0])
+@pytest.mark.parametrize("kind", [*KINDS, "expanded"])
+def test_taken_states_go_on_where_they_were_and_write_into_no_other(monkeypatch, kind, wide):
+    monkeypatch.setattr(attention, "WIDE_TREE", wide)
+    recommender = make("tiger" if kind == "tiger" else "decoder")
+    scorer = recommender.scorer("level")
+    if kind == "expanded":
+        scorer = ExpandedScorer(recommender.model, recommender.level_token_ids, recommender.prompts)
+    draw = np.random.default_rng(4)
+    parents, codes = (torch.from_numpy(draw.integers(low, 5, size=(2, 5, 4))) for low in (1, 0))
+    chosen = torch.tensor([3, 0])
+
+    def begun():
+        state = scorer.start(RAGGED)
+        scorer.step(state, 0, None, None)
+        scorer.step(state, 1, torch.zeros_like(parents[0]), codes[0])
+        scorer.step(state, 2, parents[0], codes[0] % 4)  # leaves room in the memory for later nodes
+        return state
+
+    with torch.no_grad():
+        expected = [scorer.step(begun(), 2, parents[turn], codes[turn] % 4) for turn in range(2)]
+        state = begun()
+        taken, again = state.take(chosen), state.take(chosen)
+        steps = ((again, 1), (state, 0), (taken, 0), (taken, 1), (again, 0))
+        for one, turn in steps:
+            part = slice(None) if one is state else chosen
+            found = scorer.step(one, 2, parents[turn][part], codes[turn][part] % 4)
+            torch.testing.assert_close(found, expected[turn][part], atol=1e-5, rtol=1e-5)
 
 
 @pytest.mark.parametrize("kind", KINDS)
