@@ -47,8 +47,8 @@ def beam_search(
 ) -> Recommendations:
     """The k best items of every history, with a certificate of exactness.
 
-    Deterministic: of equal scores the lower node of the trie wins, and neither the order of the
-    users nor the batch size matters beyond the scorer's own rounding.
+    Deterministic: of equal scores that it compares the lower node of the trie wins, and neither the
+    order of the users nor the batch size matters beyond the scorer's own rounding.
 
     Args:
         scorer: the model's side; its codes are those of `trie`.

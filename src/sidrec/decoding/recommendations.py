@@ -94,7 +94,8 @@ class Recommendations:
         rows: int32[U, k] item rows; -1 where a user has fewer than k candidates.
         scores: float32[U, k], falling; -inf where the row is -1. Items that share their codes share
             their score and stand in row order.
-        exact: bool[U], whether the list is known to be the true top k of the whole catalogue.
+        exact: bool[U], whether the list is known to be the true top k of the whole catalogue. Where items
+            of equal score compete for its last places, any of them may stand there.
     """
 
     rows: IntArray
