@@ -129,8 +129,11 @@ def in_batches(
 
 
 def _has_room() -> bool:
-    """Whether as much of a GPU's memory is free as is held, so that twice the users surely fit."""
-    return not torch.cuda.is_initialized() or torch.cuda.mem_get_info()[0] >= torch.cuda.memory_reserved()
+    """Whether as much memory is free as is held on every GPU that is used, so that twice the users surely fit."""
+    if not torch.cuda.is_initialized():
+        return True
+    held = {device: torch.cuda.memory_reserved(device) for device in range(torch.cuda.device_count())}
+    return all(torch.cuda.mem_get_info(device)[0] >= size for device, size in held.items() if size)
 
 
 def _unless_too_large(search: Callable[[slice], Found], users: slice) -> Found | None:

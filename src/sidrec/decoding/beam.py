@@ -47,8 +47,8 @@ def beam_search(
 ) -> Recommendations:
     """The k best items of every history, with a certificate of exactness.
 
-    Deterministic: of equal scores the lower node of the trie wins, and neither the order of the
-    users nor the batch size matters beyond the scorer's own rounding.
+    Deterministic: of equal scores that it compares the lower node of the trie wins, and neither the
+    order of the users nor the batch size matters beyond the scorer's own rounding.
 
     Args:
         scorer: the model's side; its codes are those of `trie`.
@@ -69,7 +69,9 @@ def beam_search(
 
     def search(part: slice) -> Recommendations:
         users = by_length[part]
-        return _Search(scorer, listed.take(users), histories.take(users), request, config).recommend()
+        batch = histories.take(users)
+        exclusions = listed.of_batch(users, batch, exclude_seen=request.exclude_seen)
+        return _Search(scorer, exclusions, batch, request, config).recommend()
 
     parts = [Recommendations.empty(request.k)]
     with run.progress("recommend", len(histories)) as advance:
@@ -85,11 +87,10 @@ class _Search:
     """The search for one batch of users."""
 
     def __init__(
-        self, scorer: SidScorer, listed: Exclusions, histories: Histories, request: Request, config: BeamConfig
+        self, scorer: SidScorer, exclusions: Exclusions, histories: Histories, request: Request, config: BeamConfig
     ) -> None:
-        self.scorer, self.trie, self.request, self.config = scorer, listed.trie, request, config
-        self.state = scorer.start(histories)
-        self.exclusions = listed.and_seen(histories) if request.exclude_seen else listed
+        self.scorer, self.trie, self.request, self.config = scorer, exclusions.trie, request, config
+        self.state, self.exclusions = scorer.start(histories), exclusions
 
     def recommend(self) -> Recommendations:
         """The lists; where exactness is asked, with what the beams had dropped searched too."""

@@ -83,6 +83,9 @@ class BestFirst:
 
         Returns:
             the leaves, and bool[U], whether they are known to be that; not where the limit was reached.
+
+        Raises:
+            DataError: the scorer ever gave NaN.
         """
         self._worst_U1 = worst_U.unsqueeze(1)
         for children in self._dropped:
@@ -99,6 +102,7 @@ class BestFirst:
             if num_live == 0 or over or 2 * num_live <= len(users):
                 nodes_UK[users], scores_UK[users] = leaves.nodes_UK, leaves.scores_UK
                 if num_live == 0 or over:
+                    self._walk.refuse_nan()  # which is above no bound, so nothing of it would be left to notice
                     exact_U[users] = ~live_U
                     return Leaves(nodes_UK, scores_UK), exact_U
                 chosen = live_U.nonzero()[:, 0]

@@ -71,6 +71,11 @@ class Exclusions:
             return none
         return replace(none, masks=TrieMasks.of(trie, filters.masks), mask_of=filters.of_user)
 
+    def of_batch(self, users: IntArray, histories: Histories, *, exclude_seen: bool) -> "Exclusions":
+        """What some of the users must not get, given their histories in the same order."""
+        taken = self.take(users)
+        return taken.and_seen(histories) if exclude_seen else taken
+
     def and_seen(self, histories: Histories) -> "Exclusions":
         """Every user's own history is excluded, besides what the lists leave out, and nothing else."""
         users, positions = histories.owners, self.trie.positions[histories.rows]

@@ -45,9 +45,8 @@ def exhaustive_ranking(
 
     def search(part: slice) -> Recommendations:
         users = np.arange(len(histories))[part]
-        batch, exclusions = histories.take(users), listed.take(users)
-        if request.exclude_seen:
-            exclusions = exclusions.and_seen(batch)
+        batch = histories.take(users)
+        exclusions = listed.of_batch(users, batch, exclude_seen=request.exclude_seen)
         return rank_all(scorer, scorer.start(batch), exclusions, request.k, config.normalize)
 
     parts = [Recommendations.empty(request.k)]

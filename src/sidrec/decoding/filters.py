@@ -101,8 +101,14 @@ def combined(
 def _for_users(name: str, items: BoolArray | Filters, num_users: int, num_items: int) -> Filters:
     """The same as one list for each user of the call."""
     if not isinstance(items, Filters):
-        if items.ndim != 1:
-            raise DataError(f"the {name} has shape {items.shape}", expected="bool[items], or Filters")
+        given: object = items
+        if not isinstance(given, np.ndarray) or given.dtype != np.bool_ or given.ndim != 1:
+            kind = f"{given.dtype}{list(given.shape)}" if isinstance(given, np.ndarray) else type(given).__name__
+            raise DataError(
+                f"the {name} of a request is {kind}",
+                expected="bool[items], true for the items that are meant, or Filters with such a list for each user",
+                next="give item ids to Recommender.recommend, or make a mask of catalog.rows(ids)",
+            )
         items = Filters(items[None], np.zeros(num_users, np.int64))
     if items.masks.shape[1] != num_items:
         raise DataError(f"the {name} has {items.masks.shape[1]} entries", expected=f"one for each of {num_items} items")

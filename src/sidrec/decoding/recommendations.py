@@ -8,7 +8,7 @@ from pydantic import Field
 
 from sidrec.config import Config
 from sidrec.decoding.filters import Filters, combined
-from sidrec.errors import ConstraintError, DataError
+from sidrec.errors import DataError
 from sidrec.types import BoolArray, FloatArray, IntArray
 
 __all__ = ["BeamConfig", "Normalize", "Precision", "Recommendations", "Request", "UsersPerBatch"]
@@ -57,7 +57,7 @@ class Request:
         exclude_seen: never recommend an item of the user's own history.
         allowed: items that may be recommended, bool[N] for all users or `Filters` with a list for each;
             None means all.
-        exact: widen the search for users whose list is not certified to be the true top k.
+        exact: search on for users whose list is not certified to be the true top k, until it is.
         search: how to search; None takes the recommender's own settings. Recommenders that score all
             items at once search nothing.
         denied: items that must not be recommended, like `allowed`; None means none.
@@ -73,8 +73,6 @@ class Request:
     def __post_init__(self) -> None:
         if self.k < 1:
             raise DataError(f"k is {self.k}", expected="at least 1")
-        if self.allowed is not None and not isinstance(self.allowed, Filters) and not self.allowed.any():
-            raise ConstraintError("the allow-list holds no item of the catalogue", expected="at least one item")
 
     def filters(self, num_users: int, num_items: int) -> Filters | None:
         """What each user may get by the allow- and deny-lists; None for all items.
@@ -94,7 +92,8 @@ class Recommendations:
         rows: int32[U, k] item rows; -1 where a user has fewer than k candidates.
         scores: float32[U, k], falling; -inf where the row is -1. Items that share their codes share
             their score and stand in row order.
-        exact: bool[U], whether the list is known to be the true top k of the whole catalogue.
+        exact: bool[U], whether the list is known to be the true top k of the whole catalogue. Where items
+            of equal score compete for its last places, any of them may stand there.
     """
 
     rows: IntArray

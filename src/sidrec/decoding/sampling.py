@@ -56,8 +56,8 @@ def sample_items(
 
     Raises:
         DataError: scorer and trie have different levels, a history names a row outside the catalogue, `users`
-            is not one number a history, or the scorer gives NaN.
-        ConstraintError: the allow-list holds no item of the trie.
+            is not one number a history, a list is not for these users and items, or the scorer gives NaN.
+        ConstraintError: a user's allow- and deny-lists leave no item of the trie.
     """
     check_fits(scorer, trie, histories)
     users = np.arange(len(histories)) if users is None else users
@@ -69,9 +69,8 @@ def sample_items(
 
     def search(part: slice) -> Samples:
         index = by_length[part]
-        batch, exclusions = histories.take(index), listed.take(index)
-        if request.exclude_seen:
-            exclusions = exclusions.and_seen(batch)
+        batch = histories.take(index)
+        exclusions = listed.of_batch(index, batch, exclude_seen=request.exclude_seen)
         walk = Walk(scorer, scorer.start(batch), exclusions, config.normalize)
         return _search(walk, request.k, config, Noise(seed, torch.from_numpy(users[index].astype(np.int64))))
 

@@ -196,7 +196,7 @@ class Recommender(Part, ABC):
             exclude_seen: never recommend an item of the same history.
             allowed: ids of the items that may be recommended; None means all.
             denied: ids of items that must not be: out of stock, say.
-            exact: widen the search until every list is certified to be the true top k.
+            exact: search on until every list is certified to be the true top k.
             on_unknown: what to do with ids that are not in the catalogue.
             run: device and progress display.
 

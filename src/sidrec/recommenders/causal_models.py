@@ -99,6 +99,8 @@ def _from_trial(model: PreTrainedModel) -> str:
     model.eval()
     try:
         tree_UWK, expanded_UWK = (_trial_scores(kind, model) for kind in (CausalScorer, ExpandedScorer))
+    except torch.OutOfMemoryError:
+        raise  # says nothing about the model, and must not be remembered of it
     except Exception as error:  # noqa: BLE001  # a foreign model may raise anything
         return f"it raised {type(error).__name__} ({error})"
     finally:

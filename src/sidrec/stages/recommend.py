@@ -66,7 +66,7 @@ def recommend(
         histories: item ids of each user.
         run: device and progress.
         k: items a user.
-        exact: widen the search until every list is certified.
+        exact: search on until every list is certified to be the true top k.
         exclude_seen: never recommend an item of the same history.
         allowed: ids of the items that may be recommended; None means all.
         denied: ids of items that must not be.
