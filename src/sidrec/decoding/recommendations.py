@@ -73,6 +73,8 @@ class Request:
     def __post_init__(self) -> None:
         if self.k < 1:
             raise DataError(f"k is {self.k}", expected="at least 1")
+        if isinstance(self.allowed, np.ndarray) and not self.allowed.any():
+            raise ConstraintError("the allow-list holds no item of the catalogue", expected="at least one item")
 
     def filters(self, num_users: int, num_items: int) -> Filters | None:
         """What each user may get by the allow- and deny-lists; None for all items.

@@ -1,8 +1,8 @@
 """The tree of prefixes that a search has scored, for each user: which nodes each node has come through.
 
-Keys and values of prefixes are never reordered: every step appends its nodes. Attention reads the whole tree under a
-mask while it is small, and a prefix's own path alone where it is not, so its cost grows linearly with the prefixes. Shared by the scorers of
-all backbones. Left out: what the scorers keep for the nodes.
+Keys and values of prefixes are never reordered: every step appends its nodes. Attention reads the whole
+tree under a mask while it is small, and a prefix's own path alone where it is not, so its cost grows
+linearly with the prefixes. Shared by the scorers of all backbones. Left out: what the scorers keep for the nodes.
 """
 
 from typing import Self
