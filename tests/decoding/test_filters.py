@@ -66,6 +66,7 @@ def test_ranks_under_different_masks_are_found_together():
         (lambda: Filters(np.ones((1, 3), np.bool_), np.array([0.0])), r"shape \(1,\) and type float64"),
         (lambda: Filters(np.ones((2, 3), np.bool_), np.array([0, 2])), r"user 1 has list 2[\s\S]*expected: 0 to 1"),
         (lambda: combined(np.ones((1, 3), np.bool_), None, 1, 3), r"the allow-list of a request is bool\[1, 3\]"),
+        (lambda: combined([1, 2], None, 1, 3), r"the allow-list of a request is list\[\][\s\S]*Recommender.recommend"),
         (lambda: combined(None, np.ones(4, np.bool_), 1, 3), r"the deny-list has 4 entries[\s\S]*each of 3 items"),
         (
             lambda: combined(Filters(np.ones((1, 3), np.bool_), np.array([0])), None, 2, 3),

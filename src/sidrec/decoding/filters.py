@@ -101,9 +101,8 @@ def combined(
 def _for_users(name: str, items: BoolArray | Filters, num_users: int, num_items: int) -> Filters:
     """The same as one list for each user of the call."""
     if not isinstance(items, Filters):
-        given: object = items
-        if not isinstance(given, np.ndarray) or given.dtype != np.bool_ or given.ndim != 1:
-            kind = f"{given.dtype}{list(given.shape)}" if isinstance(given, np.ndarray) else type(given).__name__
+        if getattr(items, "dtype", None) != np.bool_ or items.ndim != 1:
+            kind = f"{getattr(items, 'dtype', type(items).__name__)}{list(getattr(items, 'shape', ()))}"
             raise DataError(
                 f"the {name} of a request is {kind}",
                 expected="bool[items], true for the items that are meant, or Filters with such a list for each user",

@@ -8,7 +8,7 @@ from pydantic import Field
 
 from sidrec.config import Config
 from sidrec.decoding.filters import Filters, combined
-from sidrec.errors import DataError
+from sidrec.errors import ConstraintError, DataError
 from sidrec.types import BoolArray, FloatArray, IntArray
 
 __all__ = ["BeamConfig", "Normalize", "Precision", "Recommendations", "Request", "UsersPerBatch"]
@@ -73,7 +73,7 @@ class Request:
     def __post_init__(self) -> None:
         if self.k < 1:
             raise DataError(f"k is {self.k}", expected="at least 1")
-        if isinstance(self.allowed, np.ndarray) and not self.allowed.any():
+        if self.allowed is not None and not isinstance(self.allowed, Filters) and not np.any(self.allowed):
             raise ConstraintError("the allow-list holds no item of the catalogue", expected="at least one item")
 
     def filters(self, num_users: int, num_items: int) -> Filters | None:
