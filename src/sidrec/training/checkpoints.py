@@ -25,7 +25,7 @@ START = "start.json"
 
 
 def start_digest(model: nn.Module, examples: Any, training: Config, run: RunSettings) -> str:
-    """Hash of all that decides a training run: first weights and their config, examples (or vectors), settings, seed."""
+    """Hash of all that decides a training run: first weights, their config, examples (or vectors), settings, seed."""
     config = model.config.to_dict() if isinstance(model, PreTrainedModel) else None
     parts = [model.state_dict(), config, examples, training.model_dump(mode="json"), run.seed]
     return digest_of([_contents(part) for part in parts])

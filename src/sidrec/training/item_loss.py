@@ -25,7 +25,7 @@ class ObjectiveConfig(Config):
     """full_softmax: logits held at once. Where targets of a batch × items are more, items are taken in slices: the same
     gradients for a third more work. 0 never slices."""
     negatives: Literal["uniform", "popularity", "in_batch"] = "uniform"
-    """Any item alike (uniform), items by their training events (popularity), or the batch's other targets (in_batch)."""
+    """Any item alike (uniform), items by their training events (popularity), or the batch's other targets."""
     num_negatives: int = Field(default=256, ge=1)
     """Negatives of each target (bce, gbce) or of the whole batch (sampled_softmax); in_batch takes all there are."""
     correction: Literal["negatives", "all", "none"] = "negatives"
@@ -43,6 +43,8 @@ class ObjectiveConfig(Config):
     def _fits_together(self) -> Self:
         if self.label_smoothing and self.kind != "full_softmax":
             raise ValueError(f"label_smoothing is for full_softmax, not for {self.kind}")
+        if self.kind == "bce" and self.negatives == "in_batch":
+            raise ValueError("bce has num_negatives for each target; in_batch is for sampled_softmax")
         if self.kind == "gbce" and self.negatives != "uniform":
             raise ValueError(f"gbce is calibrated for uniform negatives, not for {self.negatives}; use bce or uniform")
         return self
@@ -69,8 +71,7 @@ def item_loss(
     shares_N = _shares(config, popularity_N)
     if config.kind == "sampled_softmax":
         return _sampled_softmax(config, hidden_PD, items_ND, targets_P, shares_N)
-    is_shared = config.negatives == "in_batch"
-    negatives = targets_P if is_shared else draw_each(shares_N, targets_P, config.num_negatives)
+    negatives = draw_each(shares_N, targets_P, config.num_negatives)
     beta = gbce_beta(config.num_negatives, len(items_ND), config.calibration) if config.kind == "gbce" else 1.0
     return binary_cross_entropy(hidden_PD, items_ND, targets_P, negatives, beta)
 
