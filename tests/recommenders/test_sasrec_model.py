@@ -107,7 +107,7 @@ OBJECTIVES = [
     *({"kind": "sampled_softmax", "negatives": way} for way in ("uniform", "popularity", "in_batch")),
     {"kind": "sampled_softmax", "negatives": "in_batch", "correction": "all"},
     {"kind": "sampled_softmax", "correction": "none"},
-    *({"kind": "bce", "negatives": way, "num_negatives": 4} for way in ("uniform", "popularity", "in_batch")),
+    *({"kind": "bce", "negatives": way, "num_negatives": 4} for way in ("uniform", "popularity")),
     {"kind": "gbce", "num_negatives": 4},
 ]
 
@@ -304,7 +304,7 @@ def test_experts_equal_a_loop_over_positions(expert, shared, chosen):
     for row, place in product(range(2), range(5)):
         state = states[row, place]
         shares = (layer.router.weight @ state).softmax(0)
-        picked = sorted(range(4), key=lambda number: -shares[number].item())[:chosen]  # noqa: B023
+        picked = sorted(range(4), key=lambda number: -shares[number].item())[:chosen]
         total = sum(shares[number] for number in picked)
         expected = sum(shares[number] / total * layer.experts[number](state) for number in picked)
         if shared:
@@ -410,7 +410,10 @@ def test_transformers_loads_the_directory_by_itself(tmp_path, fields):
     assert loaded.objective.num_negatives == 3
     items = torch.tensor([[3, 1, 4]])
     with torch.no_grad():
-        assert torch.equal(loaded(items).hidden, model(items).hidden)
+        # Where weights lie in memory may round the last bit another way.
+        torch.testing.assert_close(loaded(items).hidden, model(items).hidden)
+    for name, value in model.state_dict().items():
+        assert torch.equal(value, loaded.state_dict()[name])
 
 
 def test_weights_of_the_default_keep_their_names(tmp_path):

@@ -150,7 +150,7 @@ def gbce_beta(num_negatives: int, num_items: int, calibration: float) -> float:
     (1.0, 0.1, 0.55)
     """
     share = min(1.0, num_negatives / max(num_items - 1, 1))
-    return calibration * (share - 1) + 1
+    return 1 - calibration + calibration * share
 
 
 def balance_loss(probabilities_PE: Tensor, chosen_PK: Tensor) -> Tensor:
