@@ -19,6 +19,7 @@ class Case:
     Attributes:
         kind: its name in the registry.
         fields: of its configuration.
+        note: which of a kind's cases this is.
         quick: training for the contract, which asks for no quality.
         learns: training with which it reaches hit@1 = 1 on the cycle, or None where it cannot.
         why_not: why it cannot.
@@ -26,10 +27,14 @@ class Case:
 
     kind: str
     fields: dict[str, Any] = field(default_factory=dict)
+    note: str = ""
     quick: TrainingConfig = QUICK
     learns: TrainingConfig | None = None
     why_not: str = ""
 
+
+SMALL_SASREC = {"hidden_size": 32, "num_layers": 1, "dropout": 0.0, "max_history": 8}
+LEARNS_SASREC = TrainingConfig(max_epochs=40, batch_size=32, optimizer=OptimizerConfig(lr=5e-3))
 
 CASES = [
     Case(
@@ -37,10 +42,46 @@ CASES = [
         why_not="all items of the cycle are equally popular, and it does not read the history's order",
     ),
     Case("item-knn", learns=QUICK),
+    Case("sasrec", fields=SMALL_SASREC, learns=LEARNS_SASREC),
     Case(
         "sasrec",
-        fields={"hidden_size": 32, "num_layers": 1, "dropout": 0.0, "max_history": 8},
-        learns=TrainingConfig(max_epochs=40, batch_size=32, optimizer=OptimizerConfig(lr=5e-3)),
+        fields={
+            **SMALL_SASREC,
+            "positions": "rope",
+            "norm_place": "post",
+            "attention_norm": "rms",
+            "scale_inputs": False,
+            "special_rows": 4,
+            "begin": True,
+        },
+        note="as the originals",
+        learns=LEARNS_SASREC,
+    ),
+    Case(
+        "sasrec",
+        fields={
+            **SMALL_SASREC,
+            "feed_forward": "gated",
+            "activation": "silu",
+            "tied": False,
+            "bias": False,
+            "head_width": 8,
+            "objective": {"kind": "gbce", "num_negatives": 8},
+        },
+        note="gated, untied, gbce",
+        learns=LEARNS_SASREC,
+    ),
+    Case(
+        "sasrec",
+        fields={
+            **SMALL_SASREC,
+            "feed_forward": "moe",
+            "expert": "gated",
+            "shared_expert": True,
+            "objective": {"kind": "sampled_softmax", "negatives": "popularity", "num_negatives": 16},
+        },
+        note="experts, sampled softmax",
+        learns=LEARNS_SASREC,
     ),
     # Test histories are longer than any in training; a short memory sees the same lengths in both.
     Case(

@@ -24,16 +24,20 @@ def make(case: Case):
     return cls(parse(cls.Config, {"kind": case.kind, **case.fields}))
 
 
+def name(case: Case) -> str:
+    return f"{case.kind}, {case.note}" if case.note else case.kind
+
+
 def test_every_recommender_has_a_case():
-    assert sorted(case.kind for case in CASES) == sorted(REGISTRY["recommender"])
+    assert {case.kind for case in CASES} == set(REGISTRY["recommender"])
 
 
-@pytest.mark.parametrize("case", CASES, ids=lambda case: case.kind)
+@pytest.mark.parametrize("case", CASES, ids=name)
 def test_contract(case):
     check_recommender(lambda: make(case), DATASET, IDS, case.quick)
 
 
-@pytest.mark.parametrize("case", [case for case in CASES if case.learns], ids=lambda case: case.kind)
+@pytest.mark.parametrize("case", [case for case in CASES if case.learns], ids=name)
 def test_learns_the_cycle(case):
     recommender = make(case)
     run = RunSettings(seed=1, device="cpu")
@@ -43,7 +47,7 @@ def test_learns_the_cycle(case):
     assert np.array_equal(found.rows[:, 0], DATASET.targets("test"))
 
 
-@pytest.mark.parametrize("case", [case for case in CASES if not case.learns], ids=lambda case: case.kind)
+@pytest.mark.parametrize("case", [case for case in CASES if not case.learns], ids=name)
 def test_those_that_cannot_learn_the_cycle_do_not(case):
     recommender = make(case)
     recommender.fit(DATASET, case.quick, RunSettings(device="cpu"), semantic_ids=IDS)

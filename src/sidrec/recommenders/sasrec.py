@@ -19,6 +19,7 @@ from sidrec.tasks.windows import Windows
 from sidrec.tokenizers.semantic_ids import SemanticIds
 from sidrec.training.config import TrainingConfig, TrainReport
 from sidrec.training.isolation import isolated_rng
+from sidrec.training.item_loss import ObjectiveConfig
 from sidrec.training.trainer import train_model
 from sidrec.types import FloatArray
 
@@ -32,7 +33,7 @@ class SASRec(Recommender):
     """
 
     class Config(RecommenderConfig):
-        """Sizes of the network."""
+        """Sizes and slots of the network, and what it learns by."""
 
         kind: Literal["sasrec"] = "sasrec"  # type: ignore[assignment]  # narrows the family's field
         hidden_size: int = Field(default=64, ge=1)
@@ -45,11 +46,62 @@ class SASRec(Recommender):
         """Share of values dropped in training."""
         max_history: int = Field(default=50, ge=1)
         """Latest items of a user that are used."""
+        head_width: int = Field(default=0, ge=0)
+        """Width of an attention head; 0 divides the width among the heads."""
+        positions: Literal["learned", "rope"] = "learned"
+        """Where an item stands in its history: a learned table, or rotary positions."""
+        rope_theta: float = Field(default=10000.0, gt=0)
+        """Base of the rotary positions' speeds."""
+        feed_forward: Literal["dense", "gated", "moe"] = "dense"
+        """Two matrices (dense), three with a gate (gated; SwiGLU where the activation is silu), or experts (moe)."""
+        inner_width: int = Field(default=0, ge=0)
+        """Width inside a feed-forward layer, of experts each; 0 is four times the width."""
+        activation: Literal["gelu", "relu", "silu"] = "gelu"
+        """Inside a feed-forward layer."""
+        expert: Literal["dense", "gated"] = "dense"
+        """moe: what an expert is."""
+        num_experts: int = Field(default=4, ge=1)
+        """moe: experts a layer."""
+        experts_per_item: int = Field(default=2, ge=1)
+        """moe: experts that the router chooses at each position."""
+        shared_expert: bool = False
+        """moe: one more expert works at every position."""
+        balance_weight: float = Field(default=0.01, ge=0)
+        """moe: weight of the loss that spreads positions over experts."""
+        norm_place: Literal["pre", "post"] = "pre"
+        """Norms stand before attention and feed-forward, or behind the sums that these are part of."""
+        attention_norm: Literal["layer", "rms"] = "layer"
+        """Norm of attention: LayerNorm or RMSNorm."""
+        feed_norm: Literal["layer", "rms"] = "layer"
+        """Norm of feed-forward layers."""
+        final_norm: Literal["layer", "rms"] = "layer"
+        """Norm of the last states."""
+        norm_eps: float = Field(default=1e-5, gt=0)
+        """What norms add to the mean square."""
+        bias: bool = True
+        """Biases in attention and dense feed-forward layers; gated ones have none."""
+        scale_inputs: bool = True
+        """Item rows are multiplied with √D before positions are added."""
+        tied: bool = True
+        """One item table is input and output; else the output has its own."""
+        special_rows: int = Field(default=0, ge=0)
+        """Rows of the input table behind the items' (padding, begin, end, unknown); never recommended."""
+        begin: bool = False
+        """The first special row stands before every history."""
+        objective: ObjectiveConfig = ObjectiveConfig()
+        """What is learnt at each target."""
 
         @model_validator(mode="after")
-        def _heads_divide_width(self) -> "SASRec.Config":
-            if self.hidden_size % self.num_heads:
+        def _fits_together(self) -> "SASRec.Config":
+            if self.hidden_size % self.num_heads and not self.head_width:
                 raise ValueError(f"hidden_size {self.hidden_size} is not a multiple of num_heads {self.num_heads}")
+            width = self.head_width or self.hidden_size // self.num_heads
+            if self.positions == "rope" and width % 2:
+                raise ValueError(f"rotary positions turn pairs of dimensions; a head has {width}")
+            if self.experts_per_item > self.num_experts:
+                raise ValueError(f"experts_per_item {self.experts_per_item} of num_experts {self.num_experts}")
+            if self.begin and not self.special_rows:
+                raise ValueError("begin stands in the first special row; set special_rows to 1 or more")
             return self
 
     model_class = SASRecModel
@@ -76,9 +128,8 @@ class SASRec(Recommender):
         return train_model(self.model, SASRecExamples(windows), training, run, validate=check)
 
     def item_vectors(self) -> FloatArray:
-        """The item table float32[N, D], which is input and output of the network."""
-        _ = self.catalog
-        return self.model.items.weight.detach().cpu().numpy()
+        """The item table float32[N, D] that is the network's input and, unless it is untied, output."""
+        return self.model.items.weight[: len(self.catalog)].detach().cpu().numpy()
 
     def rank(self, histories: Histories, request: Request, run: RunSettings) -> Recommendations:
         """The items with the largest logits after each user's latest items."""

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor, nn
+from transformers import PreTrainedModel
 
 from sidrec.artifact import digest_of
 from sidrec.config import Config, RunSettings
@@ -24,8 +25,9 @@ START = "start.json"
 
 
 def start_digest(model: nn.Module, examples: Any, training: Config, run: RunSettings) -> str:
-    """Hash of everything that decides a training run: first weights, all examples (or vectors), settings, seed."""
-    parts = [model.state_dict(), examples, training.model_dump(mode="json"), run.seed]
+    """Hash of all that decides a training run: first weights, their config, examples (or vectors), settings, seed."""
+    config = model.config.to_dict() if isinstance(model, PreTrainedModel) else None
+    parts = [model.state_dict(), config, examples, training.model_dump(mode="json"), run.seed]
     return digest_of([_contents(part) for part in parts])
 
 
