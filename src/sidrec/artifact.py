@@ -44,6 +44,7 @@ __all__ = [
 MANIFEST = "artifact.json"
 MAKERS = {
     "dataset": "prepare",
+    "facts": "enrich",
     "embeddings": "embed",
     "tokenizer": "tokenize",
     "recommender": "train",
@@ -61,7 +62,7 @@ class Artifact:
 
     Attributes:
         path: the directory.
-        kind: `dataset`, `embeddings`, `tokenizer`, `recommender`, `evaluation` or `comparison`.
+        kind: `dataset`, `facts`, `embeddings`, `tokenizer`, `recommender`, `evaluation` or `comparison`.
         manifest: the whole of `artifact.json`.
     """
 
