@@ -7,8 +7,7 @@ removes. Only an artefact of the same kind, without files of anybody else in it,
 
 Two hashes tell artefacts apart. The **digest** is of the content (kind and file digests): equal
 content, equal digest, whatever the clock said. The **fingerprint** is of the request (kind, version
-of the library, config, seed, the parents' digests): a stage whose fingerprint stands on disk need not
-run again.
+of the library, config, seed, the parents' digests): a stage whose fingerprint stands on disk need not run again.
 """
 
 import errno
