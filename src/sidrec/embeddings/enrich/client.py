@@ -13,7 +13,7 @@ from typing import Any
 from sidrec.artifact import digest_of
 from sidrec.config import RunSettings
 from sidrec.embeddings.enrich.cache import AnswerCache
-from sidrec.embeddings.enrich.pace import Pace, RequestConfig, backoff, seconds_to_wait
+from sidrec.embeddings.enrich.pace import Pace, RequestConfig, StoppedError, backoff, seconds_to_wait
 from sidrec.errors import DataError, MissingExtraError
 from sidrec.types import Json
 
@@ -132,6 +132,7 @@ class Client:
         self._source, self._config, self._make_headers = source, config, headers
         self._cache, self._run, self._dry = cache, run, dry
         self._headers = Headers()
+        self._fatal: DataError | None = None
         self._pace = Pace(config.per_second)
         self.plan = Plan()
 
@@ -197,10 +198,14 @@ class Client:
                     if in_a_row >= config.give_up_after:
                         raise self._hopeless(reply.problem, in_a_row)
                     advance()
+            except StoppedError:
+                assert self._fatal is not None, "only a fatal error stops threads before the main one does"
+                raise self._fatal from None
             except BaseException:
                 self._pace.stop()
-                pool.shutdown(cancel_futures=True)
                 raise
+            finally:
+                pool.shutdown(cancel_futures=True)
         return replies
 
     def _ask(self, http: Any, request: Request, read: Callable[[Any], Any]) -> Reply:
@@ -217,6 +222,11 @@ class Client:
                 problem = self._hide(f"the answer is not of the form that was asked for: {wrong}")
             except _RefusedError as refused:
                 return Reply(problem=self._hide(str(refused)))
+            except DataError as fatal:
+                # Other threads must not ask on until the main one hears of it.
+                self._fatal = fatal
+                self._pace.stop()
+                raise
             else:
                 self._cache.put(request.digest, self._source, {"json": answer})
                 return Reply(value)

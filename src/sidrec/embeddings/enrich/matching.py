@@ -35,7 +35,7 @@ class MatchConfig(Config):
         slot("embedder"),
         Field(description="What makes vectors of titles: text (a sentence encoder) or tfidf."),
     ] = "text"  # type: ignore[assignment]  # The slot makes a Config of the name.
-    threshold: float = Field(default=0.8, gt=0, le=1)
+    threshold: float = Field(default=0.85, gt=0, le=1)
     """Cosine from which the nearest title is taken for the item's; equal titles need none."""
     cut: tuple[str, ...] = (r"\s*[(\[][^()\[\]]*[)\]]$",)
     """Regular expressions whose matches are taken out of titles, of both sides, in this order: what shops and
@@ -112,22 +112,19 @@ class Matcher:
 
     def best(self, titles: Sequence[str], candidates: Sequence[Sequence[str]]) -> list[Match | None]:
         """For each title the one of its own candidates that is it; equal candidates win."""
-        cleaned = [self.clean(title) for title in titles]
         names = [[self.clean(name) for name in own] for own in candidates]
-        row_of = {text: row for row, text in enumerate(dict.fromkeys([*cleaned, *(n for own in names for n in own)]))}
-        pairs = [(title, own) for title, own in zip(cleaned, names, strict=True) if title and own]
-        is_open = any(title_key(title) not in map(title_key, own) for title, own in pairs)
-        vectors_TD = self._vectors(list(row_of)) if is_open else None
-        found: list[Match | None] = []
-        for title, own in zip(cleaned, names, strict=True):
-            keys = [title_key(name) for name in own]
-            if title and title_key(title) in keys:
-                found.append(Match(keys.index(title_key(title)), 1.0))
-            elif title and own and vectors_TD is not None:
+        pairs = list(zip(map(self.clean, titles), names, strict=True))
+        found = [_equal(title, own) for title, own in pairs]
+        is_open = [match is None and bool(title and own) for match, (title, own) in zip(found, pairs, strict=True)]
+        left = [pair for pair, still in zip(pairs, is_open, strict=True) if still]
+        row_of = {
+            text: row for row, text in enumerate(dict.fromkeys(text for title, own in left for text in (title, *own)))
+        }
+        vectors_TD = self._vectors(list(row_of)) if left else None
+        for place, (title, own) in enumerate(pairs):
+            if is_open[place] and vectors_TD is not None:
                 scores = vectors_TD[[row_of[name] for name in own]] @ vectors_TD[row_of[title]]
-                found.append(self._accepted(title, own, list(range(len(own))), scores.tolist()))
-            else:
-                found.append(None)
+                found[place] = self._accepted(title, own, list(range(len(own))), scores.tolist())
         return found
 
     def _nearest(self, titles: list[str], names: Sequence[str], positions: list[int]) -> dict[str, Match]:
@@ -163,3 +160,13 @@ class Matcher:
         catalog = Catalog(pl.DataFrame({Columns.ITEM: ids, Columns.TITLE: texts}))
         vectors = self._embedder.embed(catalog, self._run).vectors
         return np.ascontiguousarray(unit_length(vectors), np.float32)
+
+
+def _equal(title: str, names: Sequence[str]) -> Match | None:
+    """The first of some names that equals a title.
+
+    >>> _equal("Dirt 3", ["Dirt", "DIRT 3"]), _equal("", [""])
+    (Match(position=1, score=1.0), None)
+    """
+    keys = [title_key(name) for name in names]
+    return Match(keys.index(title_key(title)), 1.0) if title and title_key(title) in keys else None
