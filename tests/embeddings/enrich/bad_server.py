@@ -92,6 +92,7 @@ class _Quiet(ThreadingHTTPServer):
 def _handler_of(server: BadServer) -> type[BaseHTTPRequestHandler]:
     class Handler(BaseHTTPRequestHandler):
         protocol_version = "HTTP/1.1"
+        disable_nagle_algorithm = True
 
         def do_GET(self) -> None:
             server.respond(self, None)

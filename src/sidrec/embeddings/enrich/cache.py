@@ -35,7 +35,8 @@ class AnswerCache:
         with self._trouble():
             path.parent.mkdir(parents=True, exist_ok=True)
             self._db = sqlite3.connect(path, timeout=PATIENCE, check_same_thread=False)
-            # Safe against a killed process; only a power cut may lose the last answers.
+            # Safe against a killed process, and no wait for the disk: only a power cut may lose the last answers.
+            self._db.execute("PRAGMA journal_mode = WAL")
             self._db.execute("PRAGMA synchronous = NORMAL")
             with self._db:
                 self._db.execute(
