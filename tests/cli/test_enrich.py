@@ -1,7 +1,5 @@
 """500 items through a server that misbehaves, killed in the middle: every item once, none lost, none shifted."""
 
-import json
-import os
 import signal
 import subprocess
 import sys
@@ -72,16 +70,12 @@ def server() -> Iterator[BadServer]:
         yield bad
 
 
-def finished(words: list[str]) -> subprocess.CompletedProcess[str]:
-    done = subprocess.run(words, capture_output=True, text=True, check=False, env=os.environ | {"OPENAI_API_KEY": KEY})
-    assert done.returncode == 0, done.stderr
-    assert KEY not in done.stdout + done.stderr
-    return done
-
-
-def test_kill_9_in_the_middle_loses_nothing_and_shifts_nobody(run: Path, server: BadServer) -> None:
+def test_kill_9_in_the_middle_loses_nothing_and_shifts_nobody(
+    sidrec, run: Path, server: BadServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("OPENAI_API_KEY", KEY)
     server.hold_after = KILL_AFTER
-    first = subprocess.Popen(command(run, server), env=os.environ | {"OPENAI_API_KEY": KEY}, stderr=subprocess.DEVNULL)
+    first = subprocess.Popen(command(run, server), stderr=subprocess.DEVNULL)
     assert server.is_silent.wait(60), "the server never gave 200 answers"
     first.send_signal(signal.SIGKILL)
     assert first.wait(30) == -signal.SIGKILL
@@ -92,11 +86,13 @@ def test_kill_9_in_the_middle_loses_nothing_and_shifts_nobody(run: Path, server:
     cache.close()
     assert KILL_AFTER - CONCURRENCY <= kept <= sum(answered.values()) == KILL_AFTER
 
-    (plan,) = json.loads(finished(command(run, server, "--dry-run", "--json")).stdout).values()
+    (plan,) = sidrec(*command(run, server)[3:], "--dry-run", "--json").json.values()
     assert (plan["requests"], plan["cached"]) == (NUM_ITEMS - kept, kept)
     assert server.answered == answered
 
-    finished(command(run, server))
+    resumed = subprocess.run(command(run, server), capture_output=True, text=True, check=False)
+    assert resumed.returncode == 0, resumed.stderr
+    assert KEY not in resumed.stdout + resumed.stderr
     facts = ItemFacts.load(run / "facts" / "facts")
     ids = [f"item-{number}" for number in range(NUM_ITEMS)]
     assert list(facts.lines) == ids
@@ -114,12 +110,12 @@ def test_kill_9_in_the_middle_loses_nothing_and_shifts_nobody(run: Path, server:
     assert table["item_id"].n_unique() == table.height == NUM_ITEMS
 
     server.mood, before = lambda title, attempt: "ok", sum(server.answered.values())
-    finished(command(run, server))
+    assert sidrec(*command(run, server)[3:]).code == 0
     assert sum(server.answered.values()) - before == len(HOPELESS)
     healed = ItemFacts.load(run / "facts" / "facts").lines
     assert all(healed[item] == line for item, line in facts.lines.items() if item not in HOPELESS)
     assert healed["item-77"] == "makers: Studio 77; year: 77"
-    assert "up to date" in finished(command(run, server)).stderr
+    assert "up to date" in sidrec(*command(run, server)[3:]).err
     assert all(KEY.encode() not in path.read_bytes() for path in run.rglob("*") if path.is_file())
 
 

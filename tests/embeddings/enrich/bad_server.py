@@ -143,6 +143,11 @@ def refuse(handler: BaseHTTPRequestHandler, words: list[str]) -> None:
         case ["status-date", status, seconds]:
             when = datetime.now(UTC) + timedelta(seconds=float(seconds))
             send(handler, int(status), b"", retry_after=format_datetime(when, usegmt=True))
+        case ["moved"]:
+            handler.send_response(307)
+            handler.send_header("Location", "/new")
+            handler.send_header("Content-Length", "0")
+            handler.end_headers()
         case ["echo", status]:
             said = {"error": {"message": f"what does {handler.headers['Authorization']} mean?"}}
             send(handler, int(status), json.dumps(said).encode())

@@ -1,7 +1,10 @@
 """Whatever the server does, each request ends with its own answer or with a reason."""
 
+import sys
 import threading
 import time
+from collections.abc import Generator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -109,6 +112,25 @@ def test_a_server_that_is_gone_ends_the_run(tmp_path: Path) -> None:
     assert time.monotonic() - start < 5
 
 
+def test_failures_that_are_not_in_a_row_end_nothing(tmp_path: Path) -> None:
+    with BadServer(path_of, lambda key, attempt: "status 400" if int(key[1:]) % 3 else "ok") as server:
+        replies = client(tmp_path, concurrency=1, give_up_after=3).send(requests(server, 12), read)
+        assert sum(1 for reply in replies if reply.problem) == 8
+
+
+def test_what_is_sent_goes_nowhere_else(tmp_path: Path) -> None:
+    def mood(key: str, attempt: int) -> str:
+        return "ok" if key == "/new" else "moved"
+
+    with BadServer(path_of, mood) as server:
+        got, posted = client(tmp_path).send(
+            [Request(f"{server.address}/a"), Request(f"{server.address}/b", body={})], read
+        )
+        assert got.value == "/new"
+        assert posted.problem.startswith("status 307")
+        assert server.attempts["/new"] == 1
+
+
 def test_answers_are_asked_once_whoever_asks(tmp_path: Path) -> None:
     with BadServer(path_of, lambda key, attempt: "status 500" if key == "/2" and attempt <= 4 else "ok") as server:
         first = client(tmp_path).send([*requests(server, 4), *requests(server, 2)], read)
@@ -177,15 +199,24 @@ def test_the_key_is_in_no_file(tmp_path: Path) -> None:
     assert all(KEY.encode() not in path.read_bytes() for path in tmp_path.rglob("*"))
 
 
-def test_an_interrupt_ends_all_waiting(tmp_path: Path) -> None:
-    def interrupt(payload: Any) -> Any:
+@contextmanager
+def impatient(task: str, total: float | None) -> Generator[Any]:
+    """A display at whose first step Ctrl-C is pressed."""
+
+    def advance(steps: float = 1, note: str = "") -> None:
         raise KeyboardInterrupt
 
+    yield advance
+
+
+def test_ctrl_c_ends_all_waiting_and_keeps_what_was_answered(tmp_path: Path) -> None:
     with BadServer(path_of, lambda key, attempt: "ok" if key == "/0" else "status 500") as server:
-        start = time.monotonic()
+        start, config = time.monotonic(), RequestConfig(**(QUICK | {"concurrency": 2, "first_wait": 60}))
+        cache = AnswerCache(tmp_path / "answers.sqlite")
         with pytest.raises(KeyboardInterrupt):
-            client(tmp_path, concurrency=2, first_wait=60).send(requests(server, 4), interrupt)
+            Client("test", config, Headers, cache, RunSettings(progress=impatient)).send(requests(server, 4), read)
         assert time.monotonic() - start < 10
+        assert cache.get(requests(server, 1)[0].digest) == {"json": {"you_asked": "/0"}}
 
 
 def test_a_stopped_pace_lets_nobody_wait() -> None:
@@ -199,7 +230,7 @@ def test_a_stopped_pace_lets_nobody_wait() -> None:
 
 
 def test_a_missing_package_names_the_extra(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(__import__("sys").modules, "httpx2", None)
+    monkeypatch.setitem(sys.modules, "httpx2", None)
     with pytest.raises(MissingExtraError, match=r"sidrec\[enrich\]"):
         client(tmp_path).send([Request("http://127.0.0.1:1/")], read)
 

@@ -108,6 +108,13 @@ JSON = st.recursive(
 )
 
 
+@pytest.mark.parametrize("number", ["0.0", "-1.5e+7", "12E5", "1e-3", "-0", "1234567"])
+@pytest.mark.parametrize("chunk", range(1, 9))
+def test_a_number_is_never_cut(tmp_path: Path, number: str, chunk: int) -> None:
+    (tmp_path / "x.json").write_text(f'{{"a":{number},"b":[{number}]}}')
+    assert list(object_entries(tmp_path / "x.json", chunk)) == [("a", float(number)), ("b", [float(number)])]
+
+
 @given(st.dictionaries(st.text(max_size=5), JSON, max_size=6), st.integers(1, 40), st.sampled_from([None, 2]))
 def test_reading_in_pieces_equals_reading_at_once(tmp_path_factory, entries, chunk: int, indent: int | None) -> None:
     path = tmp_path_factory.mktemp("json") / "x.json"

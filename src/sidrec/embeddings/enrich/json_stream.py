@@ -14,6 +14,8 @@ CHUNK = 2**20
 """Characters read at once."""
 LARGEST = 2**24
 """Characters of the longest entry; one that does not end by then is broken."""
+MARGIN = 3
+"""Characters behind a number that settle where it ends."""
 SPACES = " \t\r\n"
 
 
@@ -65,8 +67,8 @@ class _Reader:
                 if self._is_end or len(self._text) - self._at > LARGEST:
                     raise self._broken(error.msg, error.pos) from error
             else:
-                # A number at the end of the window may go on behind it.
-                if end < len(self._text) or self._is_end:
+                # A number near the end of the window may go on behind it: "1" may be "1e+5".
+                if end + MARGIN <= len(self._text) or self._is_end:
                     self._at = end
                     return value
             self._more()

@@ -35,9 +35,9 @@ class _Game(BaseModel):
     genres: Texts = []
 
     def facts(self) -> Facts:
-        year = YEAR.findall(self.release_date or "")
+        year = YEAR.search(self.release_date or "")
         known: dict[str, Any] = {
-            "release_year": year[-1] if year else None,
+            "release_year": year.group() if year else None,
             "price": None if self.price is None else f"{self.price:.2f} USD",
             "genres": self.genres,
             "developers": self.developers,
