@@ -11,6 +11,7 @@ import typer
 from sidrec.cli.main import app
 from sidrec.config import parse, with_overrides
 from sidrec.data.preparation import PrepareConfig
+from sidrec.embeddings.enrich.config import EnrichConfig
 from sidrec.evaluation.protocol import Protocol
 from sidrec.recipes import recipe_names
 from sidrec.stages.recipe import load_recipe, part_config
@@ -49,6 +50,8 @@ def test_documented_commands_exist(page: str, command: str) -> None:
         parse(PrepareConfig, with_overrides({"reader": {"kind": given["reader"]}}, settings))
     elif verb == "embed":
         part_config("embedder", given["kind"], settings)
+    elif verb == "enrich":
+        parse(EnrichConfig, with_overrides({}, settings))
     elif verb == "evaluate":
         parse(Protocol, with_overrides({}, settings))
 

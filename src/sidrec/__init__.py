@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from sidrec.recommenders.base import Recommender
     from sidrec.stages.compare import compare
     from sidrec.stages.embed import embed
+    from sidrec.stages.enrich import enrich
     from sidrec.stages.evaluate import evaluate
     from sidrec.stages.inspect import inspect
     from sidrec.stages.layout import RunFolder
@@ -60,6 +61,7 @@ __all__ = [
     "__version__",
     "compare",
     "embed",
+    "enrich",
     "evaluate",
     "inspect",
     "load_recipe",
@@ -93,6 +95,7 @@ _HOME = {
     "SidrecError": "sidrec.errors",
     "compare": "sidrec.stages.compare",
     "embed": "sidrec.stages.embed",
+    "enrich": "sidrec.stages.enrich",
     "evaluate": "sidrec.stages.evaluate",
     "inspect": "sidrec.stages.inspect",
     "load_recipe": "sidrec.stages.recipe",

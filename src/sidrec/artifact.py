@@ -7,8 +7,7 @@ removes. Only an artefact of the same kind, without files of anybody else in it,
 
 Two hashes tell artefacts apart. The **digest** is of the content (kind and file digests): equal
 content, equal digest, whatever the clock said. The **fingerprint** is of the request (kind, version
-of the library, config, seed, the parents' digests): a stage whose fingerprint stands on disk need not
-run again.
+of the library, config, seed, the parents' digests): a stage whose fingerprint stands on disk need not run again.
 """
 
 import errno
@@ -44,6 +43,7 @@ __all__ = [
 MANIFEST = "artifact.json"
 MAKERS = {
     "dataset": "prepare",
+    "facts": "enrich",
     "embeddings": "embed",
     "tokenizer": "tokenize",
     "recommender": "train",
@@ -61,7 +61,7 @@ class Artifact:
 
     Attributes:
         path: the directory.
-        kind: `dataset`, `embeddings`, `tokenizer`, `recommender`, `evaluation` or `comparison`.
+        kind: `dataset`, `facts`, `embeddings`, `tokenizer`, `recommender`, `evaluation` or `comparison`.
         manifest: the whole of `artifact.json`.
     """
 

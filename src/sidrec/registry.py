@@ -36,6 +36,11 @@ REGISTRY: dict[str, dict[str, str]] = {
         "collaborative": "sidrec.stages.collaborative:CollaborativeVectors",
         "combine": "sidrec.embeddings.combine:CombinedVectors",
     },
+    "source": {
+        "steam": "sidrec.embeddings.enrich.steam:SteamDump",
+        "wikipedia": "sidrec.embeddings.enrich.wikipedia:Wikipedia",
+        "chat": "sidrec.embeddings.enrich.chat:ChatModel",
+    },
     "tokenizer": {
         "auto": "sidrec.tokenizers.auto:Auto",
         "rqkmeans": "sidrec.tokenizers.rqkmeans:RQKMeans",

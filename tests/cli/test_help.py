@@ -6,10 +6,11 @@ import sys
 
 import pytest
 
-HEAVY = ("torch", "transformers", "sklearn", "polars", "matplotlib", "sentence_transformers")
+HEAVY = ("torch", "transformers", "sklearn", "polars", "matplotlib", "sentence_transformers", "httpx2")
 VERBS = (
     "prepare",
     "embed",
+    "enrich",
     "tokenize",
     "train",
     "run",

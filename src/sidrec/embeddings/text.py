@@ -16,6 +16,7 @@ from sidrec.artifact import Artifact, digest_of, file_digest
 from sidrec.config import Config, RunSettings
 from sidrec.data.catalog import Catalog
 from sidrec.embeddings.base import ContentEmbedder, ItemEmbeddings, unit_length
+from sidrec.embeddings.enrich.facts import described, facts_digest
 from sidrec.embeddings.fields import field_texts, joined_texts, text_facts
 from sidrec.errors import DataError, MissingExtraError
 from sidrec.types import FloatArray, Json
@@ -37,6 +38,8 @@ class SentenceEmbedder(ContentEmbedder):
         """Name on the Hugging Face hub, or a local directory."""
         fields: tuple[str, ...] = ()  # type: ignore[assignment]  # Hides a deprecated attribute of pydantic.
         """Text fields to use, in this order; empty means all of the catalogue."""
+        facts: str = ""
+        """Folder of facts from `sidrec enrich`, which become one more text field, `facts`; empty means none."""
         combine: Literal["join", "mean"] = "join"
         """`join`: one text of all fields. `mean`: plain mean of the vectors of non-empty fields (LETTER)."""
         max_tokens: int = Field(default=0, ge=0)
@@ -51,7 +54,10 @@ class SentenceEmbedder(ContentEmbedder):
         """Scale vectors to length 1."""
 
     def sources(self) -> dict[str, str]:
-        """The digest of a local model directory; a hub name stands for itself in the configuration."""
+        """Digests of a local model directory, where a hub name stands for itself, and of the facts."""
+        return {**self._model_digest(), **facts_digest(self.config.facts)}
+
+    def _model_digest(self) -> dict[str, str]:
         directory = Path(self.config.model)
         if not directory.is_dir():
             return {}
@@ -66,6 +72,7 @@ class SentenceEmbedder(ContentEmbedder):
             DataError: there is no text, or the model cannot be loaded.
         """
         config: SentenceEmbedder.Config = self.config
+        catalog = described(catalog, config.facts)
         if config.combine == "join":
             vectors = self._encode(joined_texts(catalog, config.fields), run)
         else:
@@ -87,7 +94,7 @@ class SentenceEmbedder(ContentEmbedder):
             DataError: there is no text, or the model's directory holds another model than it did.
         """
         self._refuse_file(vectors)
-        recorded, now = earlier.parents.get("model"), self.sources().get("model")
+        recorded, now = earlier.parents.get("model"), self._model_digest().get("model")
         if recorded != now:
             raise DataError(
                 "the sentence encoder is not the one that made the old vectors",
@@ -99,7 +106,7 @@ class SentenceEmbedder(ContentEmbedder):
 
     def facts(self, catalog: Catalog) -> Json:
         """Fields used and items without text, which get the encoding of an empty text."""
-        return text_facts(catalog, self.config.fields)
+        return text_facts(described(catalog, self.config.facts), self.config.fields)
 
     def _encode(self, texts: Sequence[str], run: RunSettings) -> FloatArray:
         """float32[len(texts), D]; equal texts are encoded once, texts of similar length together."""
@@ -136,8 +143,8 @@ class SentenceEmbedder(ContentEmbedder):
         """Folder of finished chunks; everything that decides them is in its name."""
         if run.scratch is None:
             return None
-        settings = self.config.model_dump(mode="json", exclude={"fields", "combine", "normalize"})
-        folder = run.scratch / digest_of([settings, self.sources(), CHUNK_BATCHES, texts])[:32]
+        settings = self.config.model_dump(mode="json", exclude={"fields", "facts", "combine", "normalize"})
+        folder = run.scratch / digest_of([settings, self._model_digest(), CHUNK_BATCHES, texts])[:32]
         folder.mkdir(parents=True, exist_ok=True)
         return folder
 

@@ -18,6 +18,7 @@ from sidrec.artifact import Artifact
 from sidrec.config import Config, RunSettings
 from sidrec.data.catalog import Catalog
 from sidrec.embeddings.base import ContentEmbedder, ItemEmbeddings, unit_length
+from sidrec.embeddings.enrich.facts import described, facts_digest
 from sidrec.embeddings.fields import joined_texts, text_facts
 from sidrec.errors import ArtifactError, DataError
 from sidrec.random import generator
@@ -75,6 +76,8 @@ class TfidfEmbedder(ContentEmbedder):
         kind: Literal["tfidf"] = "tfidf"
         fields: tuple[str, ...] = ()  # type: ignore[assignment]  # Hides a deprecated attribute of pydantic.
         """Text fields to use, joined in this order; empty means all of the catalogue."""
+        facts: str = ""
+        """Folder of facts from `sidrec enrich`, which become one more text field, `facts`; empty means none."""
         dims: int = Field(default=64, ge=1)
         """Dimensions; fewer if the texts hold fewer words. With many, later levels find no clusters in what is left."""
         max_words: int = Field(default=50000, ge=1)
@@ -83,6 +86,10 @@ class TfidfEmbedder(ContentEmbedder):
         """Scale vectors to length 1; items without words stay zero."""
 
     _fitted: _Fitted | None = None
+
+    def sources(self) -> dict[str, str]:
+        """The digest of the facts."""
+        return facts_digest(self.config.facts)
 
     def embed(self, catalog: Catalog, run: RunSettings) -> ItemEmbeddings:
         """Vectors of all items, in catalogue order.
@@ -94,7 +101,7 @@ class TfidfEmbedder(ContentEmbedder):
         from sklearn.utils.extmath import randomized_svd
 
         config: TfidfEmbedder.Config = self.config
-        texts = joined_texts(catalog, config.fields)
+        texts = joined_texts(described(catalog, config.facts), config.fields)
         vectorizer: Any = TfidfVectorizer(sublinear_tf=True, max_features=config.max_words)
         with run.progress("embed items", 2) as advance:
             try:
@@ -135,12 +142,13 @@ class TfidfEmbedder(ContentEmbedder):
         """
         self._refuse_file(vectors)
         config: TfidfEmbedder.Config = self.config
-        texts = joined_texts(new, config.fields)
+        texts = joined_texts(described(new, config.facts), config.fields)
         with run.progress("embed items", 1) as advance:
             made = _Fitted.load(earlier.path).vectors(texts)
             advance()
         if config.normalize:
             made = unit_length(made)
+        old = described(old, config.facts)
         row_of = {text: row for row, text in enumerate(joined_texts(old, config.fields))}
         known = [place for place, text in enumerate(texts) if text in row_of]
         made[known] = ItemEmbeddings.of_artifact(earlier).vectors[[row_of[texts[place]] for place in known]]
@@ -148,7 +156,7 @@ class TfidfEmbedder(ContentEmbedder):
 
     def facts(self, catalog: Catalog) -> Json:
         """Fields used and items without text."""
-        return text_facts(catalog, self.config.fields)
+        return text_facts(described(catalog, self.config.facts), self.config.fields)
 
 
 def _first_with_equal_text(texts: list[str]) -> list[int]:

@@ -23,6 +23,7 @@ from sidrec.types import Json
 __all__ = ["Request", "RunFolder", "StageResult", "check_dataset", "make_artifact", "name_for", "own_name"]
 
 HOMES = {
+    "facts": "facts",
     "embeddings": "embeddings",
     "tokenizer": "tokenizers",
     "recommender": "recommenders",
@@ -41,6 +42,10 @@ class RunFolder:
     def dataset(self) -> Path:
         """The prepared dataset."""
         return self.path / "dataset"
+
+    def facts(self, name: str) -> Path:
+        """Facts about items from outside, called `name`."""
+        return self.home("facts") / name
 
     def embeddings(self, name: str) -> Path:
         """Item vectors called `name`."""

@@ -1,0 +1,323 @@
+"""Requests to a server that may misbehave: cached, paced, retried, and each with an answer or a reason.
+
+Left out: anything that a source means by its requests; and streaming, since answers are short.
+"""
+
+import json
+import time
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor, as_completed
+from dataclasses import dataclass, field
+from typing import Any
+
+from sidrec.artifact import digest_of
+from sidrec.config import RunSettings
+from sidrec.embeddings.enrich.cache import AnswerCache
+from sidrec.embeddings.enrich.pace import Pace, RequestConfig, StoppedError, backoff, seconds_to_wait
+from sidrec.errors import DataError, MissingExtraError
+from sidrec.types import Json
+
+__all__ = ["Client", "Headers", "Plan", "Reply", "Request", "WrongReplyError"]
+
+LARGEST = 8 * 2**20
+"""Bytes of an answer; nothing that is asked here has a longer one."""
+AGAIN = frozenset({408, 409, 425, 429, 500, 502, 503, 504, 529})
+"""Statuses of trouble that passes."""
+MESSAGE_LENGTH = 200
+"""Characters of a server's own words in a reason."""
+SECRET_LENGTH = 12
+"""Characters from which a key is too rare to be a word of an answer by chance."""
+
+
+@dataclass(frozen=True)
+class Request:
+    """One request; equal ones are made once.
+
+    Attributes:
+        url: where to.
+        params: of the query.
+        body: sent as JSON by POST; without one, the request is a GET.
+    """
+
+    url: str
+    params: Mapping[str, str] = field(default_factory=dict)
+    body: Json | None = None
+
+    @property
+    def digest(self) -> str:
+        """What tells requests apart: all that is sent, apart from headers."""
+        return digest_of([self.url, dict(self.params), self.body])
+
+    @property
+    def characters(self) -> int:
+        """Characters sent, apart from the address and headers."""
+        body = "" if self.body is None else json.dumps(self.body, ensure_ascii=False)
+        return len(body) + sum(map(len, self.params.values()))
+
+
+@dataclass(frozen=True)
+class Reply:
+    """What came of a request.
+
+    Attributes:
+        value: what was read from the answer, or None.
+        problem: why there is none.
+    """
+
+    value: Any = None
+    problem: str = ""
+
+
+@dataclass
+class Plan:
+    """What a source would send.
+
+    Attributes:
+        requests: requests that were never answered.
+        cached: requests whose answers are on disk.
+        characters: of the texts in those requests.
+    """
+
+    requests: int = 0
+    cached: int = 0
+    characters: int = 0
+
+
+@dataclass(frozen=True)
+class Headers:
+    """What goes with every request and is stored nowhere.
+
+    Attributes:
+        values: the headers.
+        secrets: texts that must not appear in messages.
+    """
+
+    values: Mapping[str, str] = field(default_factory=dict)
+    secrets: tuple[str, ...] = ()
+
+
+class WrongReplyError(Exception):
+    """An answer came that is not of the form that was asked for."""
+
+
+class _AgainError(Exception):
+    """Something went wrong that another attempt may mend."""
+
+
+class _RefusedError(Exception):
+    """The server will not answer this request, however often it is made."""
+
+
+class Client:
+    """Sends requests of one source.
+
+    Args:
+        source: its name.
+        config: how the server is asked.
+        headers: makes the headers, called once before the first request.
+        cache: where answers are kept.
+        run: progress.
+        dry: send nothing, count in `plan` what would be sent.
+    """
+
+    def __init__(
+        self,
+        source: str,
+        config: RequestConfig,
+        headers: Callable[[], Headers],
+        cache: AnswerCache,
+        run: RunSettings,
+        dry: bool = False,
+    ) -> None:
+        self._source, self._config, self._make_headers = source, config, headers
+        self._cache, self._run, self._dry = cache, run, dry
+        self._headers = Headers()
+        self._fatal: DataError | None = None
+        self._pace = Pace(config.per_second)
+        self.plan = Plan()
+
+    def send(self, requests: Sequence[Request], read: Callable[[Any], Any], task: str = "ask") -> list[Reply]:
+        """Answers to requests, from disk or from the server, in the order of the requests.
+
+        Args:
+            requests: equal ones are made once.
+            read: takes what is needed from the JSON of an answer, or raises `WrongReplyError`.
+            task: what this is, for the progress display.
+
+        Raises:
+            MissingExtraError: the HTTP client is not installed.
+            DataError: the server refuses everything, or wants to be left alone for long.
+        """
+        replies: dict[str, Reply] = {}
+        missing: dict[str, Request] = {}
+        for request in requests:
+            digest = request.digest
+            if digest in replies or digest in missing:
+                continue
+            reply = self._cached(digest, read)
+            if reply is None:
+                missing[digest] = request
+            else:
+                replies[digest] = reply
+        self.plan.cached += len(replies)
+        self.plan.requests += len(missing)
+        self.plan.characters += sum(request.characters for request in missing.values())
+        if self._dry:
+            replies |= dict.fromkeys(missing, Reply(problem="not asked yet"))
+        elif missing:
+            replies |= self._ask_all(missing, read, task)
+        return [replies[request.digest] for request in requests]
+
+    def _cached(self, digest: str, read: Callable[[Any], Any]) -> Reply | None:
+        answer = self._cache.get(digest)
+        if answer is None:
+            return None
+        try:
+            return Reply(read(answer["json"]))
+        except WrongReplyError:
+            return None
+
+    def _ask_all(self, missing: dict[str, Request], read: Callable[[Any], Any], task: str) -> dict[str, Reply]:
+        try:
+            import httpx2
+        except ImportError as error:
+            raise MissingExtraError("asking a server for facts", "enrich") from error
+        config, replies, in_a_row = self._config, dict[str, Reply](), 0
+        self._headers = self._make_headers()
+        limits = httpx2.Limits(max_connections=config.concurrency)
+        with (
+            httpx2.Client(headers=dict(self._headers.values), timeout=config.timeout, limits=limits) as http,
+            self._run.progress(f"{task} ({self._source})", len(missing)) as advance,
+            ThreadPoolExecutor(config.concurrency) as pool,
+        ):
+            futures = {pool.submit(self._ask, http, request, read): digest for digest, request in missing.items()}
+            try:
+                for future in as_completed(futures):
+                    reply = replies[futures[future]] = future.result()
+                    in_a_row = in_a_row + 1 if reply.problem else 0
+                    if in_a_row >= config.give_up_after:
+                        raise self._hopeless(reply.problem, in_a_row)
+                    advance()
+            except StoppedError:
+                assert self._fatal is not None, "only a fatal error stops threads before the main one does"
+                raise self._fatal from None
+            except BaseException:
+                self._pace.stop()
+                raise
+            finally:
+                pool.shutdown(cancel_futures=True)
+        return replies
+
+    def _ask(self, http: Any, request: Request, read: Callable[[Any], Any]) -> Reply:
+        """One request until it is answered, refused, or was tried often enough; the answer is on disk on return."""
+        problem, attempts = "", self._config.attempts
+        for attempt in range(1, attempts + 1):
+            self._pace.wait()
+            try:
+                answer = self._fetch(http, request)
+                value = read(answer)
+            except _AgainError as again:
+                problem = self._hide(str(again))
+            except WrongReplyError as wrong:
+                problem = self._hide(f"the answer is not of the form that was asked for: {wrong}")
+            except _RefusedError as refused:
+                return Reply(problem=self._hide(str(refused)))
+            except DataError as fatal:
+                # Other threads must not ask on until the main one hears of it.
+                self._fatal = fatal
+                self._pace.stop()
+                raise
+            else:
+                self._cache.put(request.digest, self._source, {"json": answer})
+                return Reply(value)
+            if attempt < attempts:
+                self._pace.sleep(backoff(self._config, attempt))
+        return Reply(problem=f"{problem} (attempts: {attempts})")
+
+    def _fetch(self, http: Any, request: Request) -> Any:
+        """The JSON of one answer."""
+        import httpx2
+
+        method = "GET" if request.body is None else "POST"
+        arguments: Json = {"params": dict(request.params)} if request.body is None else {"json": request.body}
+        try:
+            # Redirects are followed only where nothing but a question was sent.
+            with http.stream(method, request.url, follow_redirects=method == "GET", **arguments) as response:
+                data = self._body(response)
+        except httpx2.TimeoutException as error:
+            raise _AgainError(f"no answer within {self._config.timeout:g} s") from error
+        except httpx2.RequestError as error:
+            raise _AgainError(f"{type(error).__name__}: {error}") from error
+        text = data.decode("utf-8", errors="replace")
+        if response.status_code != httpx2.codes.OK:
+            self._refuse(response.status_code, text, response.headers.get("Retry-After"))
+        try:
+            return json.loads(self._hide(text, SECRET_LENGTH))
+        except ValueError as error:
+            raise _AgainError(f"the answer is not JSON: {error}") from error
+
+    def _body(self, response: Any) -> bytes:
+        """All of an answer; a server that dribbles or never ends is left."""
+        data, deadline = bytearray(), time.monotonic() + self._config.timeout
+        for piece in response.iter_bytes():
+            data += piece
+            if time.monotonic() > deadline:
+                raise _AgainError(f"no whole answer within {self._config.timeout:g} s")
+            if len(data) > LARGEST:
+                raise _AgainError(f"the answer has more than {LARGEST} bytes")
+        return bytes(data)
+
+    def _refuse(self, status: int, text: str, retry_after: str | None) -> None:
+        """Raise what fits a status that brings no answer; where it asks for a pause, all threads pause."""
+        what = f"status {status}{_message(text)}"
+        if status in (401, 403, 407):
+            raise DataError(
+                self._hide(f"the server refuses to answer: {what}"),
+                where=self._source,
+                expected="a key or contact address that it accepts",
+                next="check the environment variables that hold them; answers so far are kept",
+            )
+        if status not in AGAIN:
+            raise _RefusedError(what)
+        pause = seconds_to_wait(retry_after)
+        if pause is not None and pause > self._config.longest_wait:
+            raise DataError(
+                f"the server asks to be left alone for {pause:.0f} s",
+                where=f"{self._source}, status {status}",
+                expected=f"at most {self._config.longest_wait:g} s (requests.longest_wait)",
+                next="run the same command again later; answers so far are kept",
+            )
+        if pause:
+            self._pace.hold(pause)
+        raise _AgainError(what)
+
+    def _hopeless(self, problem: str, in_a_row: int) -> DataError:
+        return DataError(
+            f"{in_a_row} requests in a row failed, the last one with: {problem}",
+            where=self._source,
+            expected="a server that answers now and then",
+            next="check its address and the network, then run the same command again; answers so far are kept",
+        )
+
+    def _hide(self, text: str, shortest: int = 1) -> str:
+        """A text without the keys of this client."""
+        for secret in self._headers.secrets:
+            if len(secret) >= shortest:
+                text = text.replace(secret, "[key]")
+        return text
+
+
+def _message(text: str) -> str:
+    """What an error page says: the message of the usual forms, else its beginning.
+
+    >>> _message('{"error": {"message": "no such model"}}'), _message("")
+    (': no such model', '')
+    """
+    try:
+        said: Any = json.loads(text)
+        said = said.get("error", said) if isinstance(said, dict) else said
+        said = said.get("message", said) if isinstance(said, dict) else said
+    except ValueError:
+        said = text
+    line = " ".join(str(said).split())
+    return f": {line[:MESSAGE_LENGTH]}" if line else ""
