@@ -18,7 +18,7 @@ from sidrec.artifact import Artifact
 from sidrec.config import Config, RunSettings
 from sidrec.data.catalog import Catalog
 from sidrec.embeddings.base import ContentEmbedder, ItemEmbeddings, unit_length
-from sidrec.embeddings.fields import joined_texts, text_facts
+from sidrec.embeddings.fields import joined_texts, rows_without_text, text_facts
 from sidrec.errors import ArtifactError, DataError
 from sidrec.random import generator
 from sidrec.types import FloatArray, Json
@@ -115,7 +115,8 @@ class TfidfEmbedder(ContentEmbedder):
             advance()
         if config.normalize:
             vectors = unit_length(vectors)
-        return ItemEmbeddings(vectors, f"tfidf, {dims} dimensions", catalog.digest)
+        missing = rows_without_text(catalog, config.fields)
+        return ItemEmbeddings(vectors, f"tfidf, {dims} dimensions", catalog.digest, missing)
 
     def save(self, directory: Path) -> None:
         """Write words, rarities and directions."""

@@ -17,15 +17,19 @@ from torch import Tensor, nn
 
 from sidrec.artifact import digest_of
 from sidrec.config import Config, RunSettings
+from sidrec.training.freezing import FrozenRows
 
 __all__ = ["find_checkpoint", "keep_only", "start_digest"]
 
 START = "start.json"
 
 
-def start_digest(model: nn.Module, examples: Any, training: Config, run: RunSettings) -> str:
-    """Hash of everything that decides a training run: first weights, all examples (or vectors), settings, seed."""
+def start_digest(
+    model: nn.Module, examples: Any, training: Config, run: RunSettings, frozen: FrozenRows | None = None
+) -> str:
+    """Hash of what decides a training run: first weights, all examples (or vectors), settings, seed, frozen rows."""
     parts = [model.state_dict(), examples, training.model_dump(mode="json"), run.seed]
+    parts += [] if frozen is None else [frozen.rows_N]
     return digest_of([_contents(part) for part in parts])
 
 
