@@ -119,14 +119,15 @@ def start_table(
     """Write vectors of the items into a table that was drawn at random, and say which rows were given.
 
     Args:
-        weight: float[N, D]. Every row gets the root-mean-square length that the rows have now, times `config.scale`.
+        weight: float[N or more, D]; rows behind the items stay. The rows of all items get the root-mean-square
+            length that they have now, times `config.scale`.
         config: how the vectors are fitted.
         embeddings: of the dataset's items.
         dataset: of whose training events items without vectors are filled up.
         run: whose seed is used.
 
     Returns:
-        bool[N], the items with a vector of their own.
+        bool[N or more], the items with a vector of their own.
 
     Raises:
         DataError: the vectors are of other items, or no item has one.
@@ -134,9 +135,10 @@ def start_table(
     embeddings.check_fits(dataset.catalog)
     table = ItemTable.of(embeddings, dataset.training_events(), weight.shape[1], config, run.seed)
     with torch.no_grad():
-        length = weight.square().sum(dim=1).mean().sqrt() * config.scale
-        weight.copy_(torch.from_numpy(table.rows_ND) * length)
-    return torch.from_numpy(table.given_N)
+        items_ND = weight[: len(dataset.catalog)]
+        length = items_ND.square().sum(dim=1).mean().sqrt() * config.scale
+        items_ND.copy_(torch.from_numpy(table.rows_ND) * length)
+    return torch.from_numpy(np.pad(table.given_N, (0, len(weight) - len(table.given_N))))
 
 
 def _fitted(vectors_NE: FloatArray, width: int, config: ItemTableConfig, draw: np.random.Generator) -> FloatArray:

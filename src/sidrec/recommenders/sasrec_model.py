@@ -97,9 +97,12 @@ class SASRecModel(PreTrainedModel):
 
         Args:
             input_ids: int64[B, T] item rows, any row where the history has ended.
-            attention_mask: accepted because batches carry it; causality makes it needless.
+            attention_mask: bool or int[B, T], 0 where it has; then any number may stand there, such as the padding
+                token of the item tokenizer, which has no row. For attention, causality makes it needless.
             labels: int64[B, T] the item after each position, `IGNORE` where it is no training target.
         """
+        if attention_mask is not None:
+            input_ids = input_ids.masked_fill(attention_mask == 0, 0)
         places = torch.arange(input_ids.shape[1], device=input_ids.device)
         states = self.items(input_ids) * self.config.hidden_size**0.5 + self.positions(places)
         states = self.dropout(states)

@@ -1,9 +1,9 @@
 """Items as tokens of a Hugging Face fast tokenizer: one token an item, keyed by its id.
 
-Token ids of items are catalogue rows; special tokens stand behind them, so no number is reserved and none is
-written down: ask the tokenizer for `pad_token_id`, and for its length. Titles are no keys, because items share
-them. A history is written as the tokens of its items, one directly after the other: `<B001><B0AX>`. Leaves out
-semantic IDs, whose tokens are codes (`sidrec.tokenizers.vocabulary`).
+Token ids of items are catalogue rows; special tokens stand behind them, the one that begins a sequence first. No
+number is written down: ask the tokenizer for `pad_token_id`, and for its length. Titles are no keys, because
+items share them. A history is written as the tokens of its items, one directly after the other: `<B001><B0AX>`.
+Leaves out semantic IDs, whose tokens are codes (`sidrec.tokenizers.vocabulary`).
 """
 
 import re
@@ -17,7 +17,7 @@ from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers
 
 __all__ = ["history_text", "item_tokenizer", "items_of_text"]
 
-PAD, UNK, BOS, EOS = "[PAD]", "[UNK]", "[BOS]", "[EOS]"
+BOS, EOS, PAD, UNK = "[BOS]", "[EOS]", "[PAD]", "[UNK]"
 ESCAPED = re.compile(r"[%<>\[\]]")
 """What limits tokens, makes up special tokens, or escapes: it never stands inside the token of an item."""
 TOKEN = re.compile(r"<([^<>]*)>")
@@ -37,9 +37,9 @@ def item_tokenizer(catalog: Catalog, max_items: int = 0) -> PreTrainedTokenizerF
     >>> import polars as pl
     >>> tokens = item_tokenizer(Catalog(pl.DataFrame({"item_id": ["B001", "a <b>"]})))
     >>> tokens("<a %3Cb%3E><B001><B007>").input_ids, tokens.unk_token_id, len(tokens)
-    ([1, 0, 3], 3, 6)
+    ([1, 0, 5], 5, 6)
     """
-    specials = [PAD, UNK, BOS, EOS]
+    specials = [BOS, EOS, PAD, UNK]
     words = [_token(item) for item in catalog.ids] + specials
     backend = Tokenizer(models.WordLevel({word: number for number, word in enumerate(words)}, unk_token=UNK))
     backend.pre_tokenizer = pre_tokenizers.Split(Regex(TOKEN.pattern), behavior="isolated")
