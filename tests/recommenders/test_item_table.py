@@ -130,6 +130,14 @@ def test_items_that_occur_beside_none_get_a_drawn_direction_and_zero_vectors_are
     np.testing.assert_allclose(np.linalg.norm(one.rows_ND, axis=1), 1, rtol=1e-6)
 
 
+def test_rounding_errors_are_no_vectors():
+    # All are the mean: nothing but rounding errors is left about it.
+    vectors = np.repeat([[0.1, 0.7, 0.3]], 3, axis=0)
+    with pytest.raises(DataError, match="no item has a vector"):
+        table(vectors, 2, ItemTableConfig(center=True))
+    assert table([[1, 0, 0], [0, 1, 0], [0, 0, 1]], 2, TRUNCATE).given_N.tolist() == [True, True, False]
+
+
 def test_without_any_vector_it_is_an_error():
     with pytest.raises(DataError, match=r"no item has a vector[\s\S]*recommender.table"):
         table([[1, 0], [0, 0]], 2, missing=[0])

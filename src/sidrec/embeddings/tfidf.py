@@ -112,6 +112,8 @@ class TfidfEmbedder(ContentEmbedder):
             words = vectorizer.get_feature_names_out().tolist()
             self._fitted = _Fitted(words, vectorizer.idf_, np.ascontiguousarray(right, np.float32))
             vectors = (left * strength).astype(np.float32)[_first_with_equal_text(texts)]
+            # Without a word there are only rounding errors, which length 1 would make a direction of.
+            vectors[weights.getnnz(axis=1) == 0] = 0
             advance()
         if config.normalize:
             vectors = unit_length(vectors)

@@ -26,6 +26,8 @@ from sidrec.types import BoolArray, FloatArray, IntArray
 
 __all__ = ["FrozenStage", "ItemTable", "ItemTableConfig", "start_table"]
 
+ROUNDING = 1e-6
+"""What is left of a vector of length 1 that the fit leaves nothing of; length 1 would make a direction of it."""
 PIECE = 8192
 """Rows that are multiplied at once."""
 
@@ -96,7 +98,9 @@ class ItemTable:
         draw = generator(seed, "item table")
         vectors_NE = unit_length(embeddings.vectors.astype(np.float32))
         vectors_NE[embeddings.missing] = 0
-        fitted_ND = unit_length(_fitted(vectors_NE, width, config, draw))
+        fitted_ND = _fitted(vectors_NE, width, config, draw)
+        fitted_ND[np.linalg.norm(fitted_ND, axis=1) < ROUNDING] = 0
+        fitted_ND = unit_length(fitted_ND)
         given_N: BoolArray = np.any(fitted_ND, axis=1)
         if not given_N.any():
             raise DataError(
