@@ -118,3 +118,36 @@ def test_own_recipe_and_name(sidrec, prepared: Path, tmp_path: Path) -> None:
     artifact = open_artifact(prepared / "recommenders" / "near")
     assert artifact.config["recommender"]["neighbours"] == 5
     assert artifact.summary["parameters"] > 0
+
+
+def test_sasrec_starts_from_the_vectors_of_the_recipe(sidrec, prepared: Path, small: list[str]) -> None:
+    tiny = [*small, "recommender.hidden_size=16", "embeddings.dims=8"]
+    command = ("run", "sasrec-text", "--run", prepared, "--json", *tiny)
+    done = sidrec(*command)
+    assert done.code == 0, done.err
+    assert stages(done) == dict.fromkeys(("embed", "train", "evaluate"), False)
+    assert stages(sidrec(*command)) == dict.fromkeys(("embed", "train", "evaluate"), True)
+    assert set(open_artifact(prepared / "recommenders" / "sasrec-text").parents) == {"dataset", "embeddings"}
+    fit = sidrec(*command, "recommender.table.fit=truncate")
+    assert stages(fit) == {"embed": True, "train": False, "evaluate": False}
+    assert stages(sidrec(*command, "recommender.table=null")) == {"train": False, "evaluate": False}
+
+
+def test_sasrec_with_held_rows_reports_both_stages(sidrec, prepared: Path, small: list[str]) -> None:
+    tiny = [*small, "recommender.hidden_size=16", "recommender.table.frozen_first.max_steps=2"]
+    done = sidrec("run", "sasrec-text-frozen-first", "--run", prepared, "--json", *tiny)
+    assert done.code == 0, done.err
+    report = open_artifact(prepared / "recommenders" / "sasrec-text-frozen-first").summary["report"]
+    assert [stage["steps"] for stage in (*report["earlier"], report)] == [2, 3]
+    assert all(stage["best_metric"] is not None for stage in (*report["earlier"], report))
+
+
+def test_which_vectors_a_recommender_starts_from(sidrec, prepared: Path, small: list[str]) -> None:
+    train = ("train", "sasrec-text", "--run", prepared, *small)
+    assert "sidrec embed" in sidrec(*train).err
+    for name in ("one", "two"):
+        assert sidrec("embed", "--run", prepared, "--name", name, "dims=4").code == 0
+    assert "one, two" in sidrec(*train).err
+    assert sidrec(*train, "--embeddings", "two").code == 0
+    found = open_artifact(prepared / "recommenders" / "sasrec-text")
+    assert found.parents["embeddings"] == open_artifact(prepared / "embeddings" / "two").digest

@@ -20,6 +20,19 @@ def test_bad_rows_are_found_in_every_piece(monkeypatch: pytest.MonkeyPatch) -> N
         ItemEmbeddings(vectors, "by hand", "digest")
 
 
+def test_rows_about_which_nothing_was_known_are_kept_and_checked(tmp_path: Path) -> None:
+    vectors = np.ones((4, 2), np.float32)
+    for missing in ([], [1, 3]):
+        made = ItemEmbeddings(vectors, "by hand", "digest", np.array(missing, np.int64))
+        path = tmp_path / f"vectors-{len(missing)}"
+        with create(path, kind="embeddings", config={}) as writer:
+            made.save(writer.path)
+        assert ItemEmbeddings.load(path).missing.tolist() == missing
+    for row in (-1, 4):
+        with pytest.raises(DataError, match="cannot be missing"):
+            ItemEmbeddings(vectors, "by hand", "digest", np.array([row]))
+
+
 PROGRAM = """
 import re, sys
 from pathlib import Path

@@ -50,6 +50,13 @@ def test_mean_leaves_empty_fields_out() -> None:
     assert joined[:, 0].tolist() == [10, 4, 0]
 
 
+def test_the_encoding_of_an_empty_text_is_known_to_be_that_of_no_text() -> None:
+    catalog = catalog_of(["drum", "", ""], [None, "loud", None])
+    for embedder in (Counting(), Counting(combine="mean")):
+        assert embedder.embed(catalog, RunSettings()).missing.tolist() == [2]
+    assert Counting(fields=["title"]).embed(catalog, RunSettings()).missing.tolist() == [1, 2]
+
+
 def test_a_killed_run_goes_on_where_it_stopped(tmp_path: Path) -> None:
     catalog = catalog_of([f"{'x' * (row % 7)} title {row}" for row in range(5 * CHUNK_BATCHES)])
     run = RunSettings(scratch=tmp_path)

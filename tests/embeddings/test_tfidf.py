@@ -27,6 +27,13 @@ def test_unit_length_unless_there_is_no_word() -> None:
     assert np.linalg.norm(raw[:5], axis=1).max() <= 1.0001
 
 
+def test_items_without_text_are_missing_also_where_the_chosen_fields_have_none() -> None:
+    assert TfidfEmbedder().embed(CATALOG, RunSettings()).missing.tolist() == [5]
+    brands = CATALOG.items.with_columns(pl.Series("brand", ["", "Acme", None, "Acme", "Best", "Best"]))
+    embedded = [TfidfEmbedder(fields=fields).embed(Catalog(brands), RunSettings()) for fields in (("brand",), ())]
+    assert [each.missing.tolist() for each in embedded] == [[0, 2], []]
+
+
 def test_dims_are_at_most_words_and_items() -> None:
     assert TfidfEmbedder(dims=500).embed(CATALOG, RunSettings()).vectors.shape == (6, 6)
     one = Catalog(pl.DataFrame({"item_id": ["a"], "title": ["two words"]}))

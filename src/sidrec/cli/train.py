@@ -18,6 +18,10 @@ def train(
     settings: Settings = None,
     name: Name = None,
     tokenizer: Annotated[str | None, typer.Option("--tokenizer", help="Which semantic IDs of the run.")] = None,
+    embeddings: Annotated[
+        str | None,
+        typer.Option("--embeddings", help="Which vectors of the run, where the recommender starts from them."),
+    ] = None,
     seed: Seed = 0,
     device: Device = "auto",
     threads: Threads = 0,
@@ -32,7 +36,13 @@ def train(
 
         checked = load_recipe(recipe, settings or [])
         result = stage(
-            RunFolder(run), checked, settings_of_run, name=name or label(recipe), force=force, tokenizer=tokenizer
+            RunFolder(run),
+            checked,
+            settings_of_run,
+            name=name or label(recipe),
+            force=force,
+            tokenizer=tokenizer,
+            embeddings=embeddings,
         )
     if as_json:
         print_json(stage_json("train", result))

@@ -2,7 +2,7 @@
 
 import json
 from abc import ABC, abstractmethod
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -31,18 +31,22 @@ class ItemEmbeddings:
         vectors: float32[N, D], finite.
         encoder: what made them, for people.
         catalog_digest: digest of the catalogue whose rows these are.
+        missing: int64[M], ascending rows of items about which the encoder was told nothing, not even a word.
 
     Raises:
-        DataError: not a matrix, or a value is not finite.
+        DataError: not a matrix, a value is not finite, or a missing row is none.
     """
 
     vectors: FloatArray
     encoder: str
     catalog_digest: str
+    missing: IntArray = field(default_factory=lambda: np.empty(0, np.int64))
 
     def __post_init__(self) -> None:
         if self.vectors.ndim != 2 or not self.vectors.shape[1]:
             raise DataError(f"item vectors have shape {self.vectors.shape}", expected="(items, dimensions)")
+        if len(self.missing) and not 0 <= self.missing.min() <= self.missing.max() < len(self.vectors):
+            raise DataError(f"row {self.missing.max()} of {len(self.vectors)} cannot be missing", where=self.encoder)
         bad = _bad_rows(self.vectors)
         if len(bad):
             raise DataError(
@@ -65,7 +69,8 @@ class ItemEmbeddings:
     def save(self, directory: Path) -> None:
         """Write `embeddings.safetensors` into a directory."""
         # One entry: safetensors writes several in an order of its own, and equal vectors would differ in digest.
-        about = json.dumps({"encoder": self.encoder, "catalog_digest": self.catalog_digest}, ensure_ascii=False)
+        fields = {"encoder": self.encoder, "catalog_digest": self.catalog_digest, "missing": self.missing.tolist()}
+        about = json.dumps(fields, ensure_ascii=False)
         save_file({"vectors": np.ascontiguousarray(self.vectors, np.float32)}, directory / FILE, {ABOUT: about})
 
     @classmethod
@@ -79,7 +84,8 @@ class ItemEmbeddings:
         # As torch tensors safetensors maps the file; as numpy arrays it would read it, and hold it twice meanwhile.
         with safe_open(artifact.path / FILE, framework="pt") as file:
             about: Json = json.loads(file.metadata()[ABOUT])
-            return cls(file.get_tensor("vectors").numpy(), about["encoder"], about["catalog_digest"])
+            missing = np.asarray(about.get("missing", ()), np.int64)
+            return cls(file.get_tensor("vectors").numpy(), about["encoder"], about["catalog_digest"], missing)
 
 
 class Embedder(Part, ABC):

@@ -4,6 +4,7 @@ Leaves out learnt fusion: a tokenizer that learns sees all of them.
 """
 
 from dataclasses import replace
+from functools import reduce
 from typing import Annotated, Literal, Self
 
 import numpy as np
@@ -64,4 +65,5 @@ class CombinedVectors(Embedder):
         vectors = [unit_length(each.vectors) if config.normalize else each.vectors for each in found]
         together = np.concatenate([factor * each for factor, each in zip(weights, vectors, strict=True)], axis=1)
         names = " + ".join(each.encoder for each in found)
-        return ItemEmbeddings(together.astype(np.float32, copy=False), names, dataset.catalog.digest)
+        missing = reduce(np.intersect1d, [each.missing for each in found])
+        return ItemEmbeddings(together.astype(np.float32, copy=False), names, dataset.catalog.digest, missing)

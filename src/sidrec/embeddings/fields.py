@@ -2,13 +2,14 @@
 
 from collections.abc import Sequence
 
+import numpy as np
 import polars as pl
 
 from sidrec.data.catalog import Catalog
 from sidrec.errors import DataError, nearest
-from sidrec.types import Json
+from sidrec.types import IntArray, Json
 
-__all__ = ["field_texts", "joined_texts", "text_facts"]
+__all__ = ["field_texts", "joined_texts", "rows_without_text", "text_facts"]
 
 SEPARATOR = ". "
 
@@ -54,11 +55,20 @@ def joined_texts(catalog: Catalog, fields: Sequence[str] = ()) -> list[str]:
     return [_join(texts) for texts in zip(*columns, strict=True)]
 
 
+def rows_without_text(catalog: Catalog, fields: Sequence[str] = ()) -> IntArray:
+    """int64[M], rows of the items that have no text in the chosen fields.
+
+    >>> rows_without_text(Catalog(pl.DataFrame({"item_id": ["a", "b"], "title": ["Alpha", " "], "brand": ["", None]})))
+    array([1])
+    """
+    has_text = [any(row) for row in zip(*field_texts(catalog, fields).values(), strict=True)]
+    return np.flatnonzero(~np.asarray(has_text, np.bool_))
+
+
 def text_facts(catalog: Catalog, fields: Sequence[str] = ()) -> Json:
     """How many items have no text in the chosen fields, for a report."""
-    texts = field_texts(catalog, fields)
-    empty = sum(1 for row in zip(*texts.values(), strict=True) if not any(row))
-    return {"fields": list(texts), "items_without_text": empty}
+    empty = rows_without_text(catalog, fields)
+    return {"fields": list(fields) or catalog.text_fields, "items_without_text": len(empty)}
 
 
 def _join(texts: Sequence[str]) -> str:

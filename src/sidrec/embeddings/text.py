@@ -17,7 +17,7 @@ from sidrec.config import Config, RunSettings
 from sidrec.data.catalog import Catalog
 from sidrec.embeddings.base import ContentEmbedder, ItemEmbeddings, unit_length
 from sidrec.embeddings.enrich.facts import described, facts_digest
-from sidrec.embeddings.fields import field_texts, joined_texts, text_facts
+from sidrec.embeddings.fields import field_texts, joined_texts, rows_without_text, text_facts
 from sidrec.errors import DataError, MissingExtraError
 from sidrec.types import FloatArray, Json
 
@@ -82,7 +82,8 @@ class SentenceEmbedder(ContentEmbedder):
             vectors = _mean_of_present(encoded_FND, np.array(texts, dtype=object).reshape(len(columns), -1) != "")
         if config.normalize:
             vectors = unit_length(vectors)
-        return ItemEmbeddings(vectors, f"{Path(config.model).name}, {config.combine}", catalog.digest)
+        missing = rows_without_text(catalog, config.fields)
+        return ItemEmbeddings(vectors, f"{Path(config.model).name}, {config.combine}", catalog.digest, missing)
 
     def extend(
         self, new: Catalog, old: Catalog, earlier: Artifact, run: RunSettings, vectors: Path | None = None

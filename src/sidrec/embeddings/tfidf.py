@@ -19,7 +19,7 @@ from sidrec.config import Config, RunSettings
 from sidrec.data.catalog import Catalog
 from sidrec.embeddings.base import ContentEmbedder, ItemEmbeddings, unit_length
 from sidrec.embeddings.enrich.facts import described, facts_digest
-from sidrec.embeddings.fields import joined_texts, text_facts
+from sidrec.embeddings.fields import joined_texts, rows_without_text, text_facts
 from sidrec.errors import ArtifactError, DataError
 from sidrec.random import generator
 from sidrec.types import FloatArray, Json
@@ -119,10 +119,13 @@ class TfidfEmbedder(ContentEmbedder):
             words = vectorizer.get_feature_names_out().tolist()
             self._fitted = _Fitted(words, vectorizer.idf_, np.ascontiguousarray(right, np.float32))
             vectors = (left * strength).astype(np.float32)[_first_with_equal_text(texts)]
+            # Without a word there are only rounding errors, which length 1 would make a direction of.
+            vectors[weights.getnnz(axis=1) == 0] = 0
             advance()
         if config.normalize:
             vectors = unit_length(vectors)
-        return ItemEmbeddings(vectors, f"tfidf, {dims} dimensions", catalog.digest)
+        missing = rows_without_text(catalog, config.fields)
+        return ItemEmbeddings(vectors, f"tfidf, {dims} dimensions", catalog.digest, missing)
 
     def save(self, directory: Path) -> None:
         """Write words, rarities and directions."""

@@ -15,6 +15,7 @@ from sidrec.data.catalog import Catalog
 from sidrec.data.dataset import Dataset
 from sidrec.data.sequences import Histories
 from sidrec.decoding.recommendations import BeamConfig, Recommendations, Request
+from sidrec.embeddings.base import ItemEmbeddings
 from sidrec.errors import ConfigError, DataError
 from sidrec.recommenders.recommended import RecommendedList
 from sidrec.registry import load_class
@@ -82,6 +83,11 @@ class Recommender(Part, ABC):
             f"this '{self.config.kind}' was never fitted", next="call fit, or load one with Recommender.load"
         )
 
+    @property
+    def needs_item_embeddings(self) -> bool:
+        """Whether `fit` needs vectors of the items."""
+        return False
+
     @abstractmethod
     def fit(
         self,
@@ -90,12 +96,21 @@ class Recommender(Part, ABC):
         run: RunSettings,
         *,
         semantic_ids: SemanticIds | None = None,
+        item_embeddings: ItemEmbeddings | None = None,
         validate: Validate | None = None,
     ) -> TrainReport:
         """Learn from the training examples of a dataset; keep the state that validated best.
 
         Sets `catalog` and `model`, and `semantic_ids` if they are needed. Only `dataset.training_events()`
         may be learnt from.
+
+        Args:
+            dataset: catalogue, histories and split.
+            training: how long and how.
+            run: seed, device, progress, scratch.
+            semantic_ids: codes of the items; those that need none pass them over.
+            item_embeddings: vectors of the items; those that need none pass them over.
+            validate: scores the recommender as it is now; higher is better.
         """
 
     @abstractmethod
@@ -280,3 +295,16 @@ class Recommender(Part, ABC):
             raise DataError(f"'{self.config.kind}' needs semantic IDs", next="make them with 'sidrec tokenize'")
         semantic_ids.check_fits(catalog)
         return semantic_ids
+
+    def require_embeddings(self, item_embeddings: ItemEmbeddings | None, catalog: Catalog) -> ItemEmbeddings:
+        """The vectors of the items, checked to be those of the catalogue.
+
+        Raises:
+            DataError: there are none, or they belong to another catalogue.
+        """
+        if item_embeddings is None:
+            raise DataError(
+                f"this '{self.config.kind}' starts from vectors of the items", next="make them with 'sidrec embed'"
+            )
+        item_embeddings.check_fits(catalog)
+        return item_embeddings

@@ -25,6 +25,7 @@ from sidrec.decoding.samples import Samples, SamplingConfig
 from sidrec.decoding.sampling import sample_items
 from sidrec.decoding.scorer import SidScorer
 from sidrec.decoding.trie import ItemTrie
+from sidrec.embeddings.base import ItemEmbeddings
 from sidrec.random import torch_seed
 from sidrec.recommenders.base import Recommender, RecommenderConfig, Validate
 from sidrec.recommenders.growth import Trained, check_sizes
@@ -164,6 +165,7 @@ class GenerativeRecommender(Recommender):
         run: RunSettings,
         *,
         semantic_ids: SemanticIds | None = None,
+        item_embeddings: ItemEmbeddings | None = None,
         validate: Validate | None = None,
     ) -> TrainReport:
         """Train from scratch on the training targets; keep the weights that validated best.

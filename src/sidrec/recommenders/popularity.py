@@ -11,6 +11,7 @@ from sidrec.config import RunSettings
 from sidrec.data.dataset import Dataset
 from sidrec.data.sequences import Histories
 from sidrec.decoding.recommendations import Recommendations, Request
+from sidrec.embeddings.base import ItemEmbeddings
 from sidrec.recommenders.base import Recommender, RecommenderConfig, Validate
 from sidrec.recommenders.scored import counted_report, rank_scores
 from sidrec.tokenizers.semantic_ids import SemanticIds
@@ -61,6 +62,7 @@ class Popularity(Recommender):
         run: RunSettings,
         *,
         semantic_ids: SemanticIds | None = None,
+        item_embeddings: ItemEmbeddings | None = None,
         validate: Validate | None = None,
     ) -> TrainReport:
         """Count. Nothing is chosen by validation and the training settings are not used."""

@@ -1,5 +1,7 @@
 """SASRec: the honest baseline. A tuned full-softmax SASRec beats most published generative results."""
 
+from dataclasses import replace
+from pathlib import Path
 from typing import Literal
 
 import numpy as np
@@ -11,15 +13,20 @@ from sidrec.config import RunSettings
 from sidrec.data.dataset import Dataset
 from sidrec.data.sequences import Histories
 from sidrec.decoding.recommendations import Recommendations, Request
+from sidrec.embeddings.base import ItemEmbeddings
 from sidrec.random import torch_seed
 from sidrec.recommenders.base import Recommender, RecommenderConfig, Validate
+from sidrec.recommenders.item_table import ItemTableConfig, start_table
 from sidrec.recommenders.sasrec_model import SASRecExamples, SASRecModel, SASRecModelConfig
 from sidrec.recommenders.scored import rank_scores
+from sidrec.tasks.item_tokenizer import item_tokenizer
 from sidrec.tasks.windows import Windows
 from sidrec.tokenizers.semantic_ids import SemanticIds
 from sidrec.training.config import TrainingConfig, TrainReport
+from sidrec.training.freezing import FrozenRows
 from sidrec.training.isolation import isolated_rng
 from sidrec.training.item_loss import ObjectiveConfig
+from sidrec.training.staged import train_stage
 from sidrec.training.trainer import train_model
 from sidrec.types import FloatArray
 
@@ -90,6 +97,8 @@ class SASRec(Recommender):
         """The first special row stands before every history."""
         objective: ObjectiveConfig = ObjectiveConfig()
         """What is learnt at each target."""
+        table: ItemTableConfig | None = None
+        """How the item table starts from the recipe's `embeddings`; None means at random, without them."""
 
         @model_validator(mode="after")
         def _fits_together(self) -> "SASRec.Config":
@@ -107,6 +116,11 @@ class SASRec(Recommender):
     model_class = SASRecModel
     model: SASRecModel
 
+    @property
+    def needs_item_embeddings(self) -> bool:
+        """Whether the item table starts from vectors."""
+        return self.config.table is not None
+
     def fit(
         self,
         dataset: Dataset,
@@ -114,18 +128,40 @@ class SASRec(Recommender):
         run: RunSettings,
         *,
         semantic_ids: SemanticIds | None = None,
+        item_embeddings: ItemEmbeddings | None = None,
         validate: Validate | None = None,
     ) -> TrainReport:
-        """Train on all positions that are training targets; keep the state that validated best."""
+        """Train on all positions that are training targets; keep the state that validated best.
+
+        With `table.frozen_first` there are two stages, and the second goes on from the best state of the first.
+
+        Raises:
+            DataError: the table starts from vectors, and there are none or they belong to another catalogue.
+        """
         self.catalog = dataset.catalog
-        sizes = self.config.model_dump(exclude={"kind"})
+        table: ItemTableConfig | None = self.config.table
+        sizes = self.config.model_dump(exclude={"kind", "table"})
         with isolated_rng(torch_seed(run.seed, "sasrec")):
             self.model = SASRecModel(SASRecModelConfig(num_items=len(dataset.catalog), **sizes))
         counts = dataset.training_counts()
         self.model.popularity.copy_(torch.from_numpy(np.log1p(counts)))
         windows = Windows.of(dataset.sequences, dataset.split.train, self.config.max_history)
+        examples = SASRecExamples(windows)
         check = None if validate is None else lambda: validate(self)
-        return train_model(self.model, SASRecExamples(windows), training, run, validate=check)
+        earlier: tuple[TrainReport, ...] = ()
+        if table is not None:
+            vectors, weight = self.require_embeddings(item_embeddings, dataset.catalog), self.model.items.weight
+            frozen = FrozenRows(weight, start_table(weight, table, vectors, dataset, run))
+            if table.frozen_first is not None:
+                first = table.frozen_first.over(training)
+                report = train_stage("frozen", self.model, examples, first, run, validate=check, frozen=frozen)
+                earlier = (report,)
+        return replace(train_model(self.model, examples, training, run, validate=check), earlier=earlier)
+
+    def save_weights(self, directory: Path) -> None:
+        """Write the weights as a Hugging Face directory, with a tokenizer whose tokens are the rows of the table."""
+        super().save_weights(directory)
+        item_tokenizer(self.catalog, self.config.max_history).save_pretrained(directory)
 
     def item_vectors(self) -> FloatArray:
         """The item table float32[N, D] that is the network's input and, unless it is untied, output."""

@@ -235,7 +235,8 @@ class SASRecModel(PreTrainedModel):
         """States of all positions and, with labels, the mean loss of the objective (and of experts' balance).
 
         Args:
-            input_ids: int64[B, T] item rows, any row where there is none.
+            input_ids: int64[B, T] item rows, any row where there is none; under a mask any number, such
+                as the padding token of the item tokenizer, which has no row.
             attention_mask: bool or int[B, T], 0 where there is no item; may be left out where histories are filled
                 up on the right, because no earlier position sees what follows.
             position_ids: int64[B, T] place of each item in its history; by default items are counted from 0.
@@ -244,6 +245,8 @@ class SASRecModel(PreTrainedModel):
         Raises:
             DataError: a history is longer than the table of positions.
         """
+        if attention_mask is not None:
+            input_ids = input_ids.masked_fill(attention_mask == 0, 0)
         begin = self.config.begin
         if begin:
             input_ids = F.pad(input_ids, (1, 0), value=self.config.num_items)

@@ -29,6 +29,7 @@ from sidrec.types import Json
 __all__ = [
     "Recipe",
     "load_recipe",
+    "needs_item_embeddings",
     "needs_semantic_ids",
     "part_config",
     "protocol_for",
@@ -74,6 +75,11 @@ class Recipe(Config):
 def needs_semantic_ids(recipe: Recipe) -> bool:
     """Whether the recipe's recommender reads semantic IDs."""
     return build("recommender", recipe.recommender).needs_semantic_ids
+
+
+def needs_item_embeddings(recipe: Recipe) -> bool:
+    """Whether the recipe's recommender itself starts from vectors of the items."""
+    return build("recommender", recipe.recommender).needs_item_embeddings
 
 
 def load_recipe(name_or_path: str, overrides: Iterable[str] = (), extra: Mapping[str, Any] | None = None) -> Recipe:

@@ -5,14 +5,14 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from sidrec.artifact import open_artifact
-from sidrec.config import RunSettings, kind_of
+from sidrec.config import Config, RunSettings, kind_of
 from sidrec.data.dataset import Dataset
 from sidrec.errors import ConfigError
 from sidrec.stages.embed import embed, embeddings_name
 from sidrec.stages.evaluate import evaluate
 from sidrec.stages.layout import RunFolder, StageResult, name_for
 from sidrec.stages.prepare import prepare
-from sidrec.stages.recipe import Recipe, needs_semantic_ids
+from sidrec.stages.recipe import Recipe, needs_item_embeddings, needs_semantic_ids
 from sidrec.stages.tokenize import needs_collaborative, needs_embeddings, tokenize, tokenizer_name
 from sidrec.stages.train import train
 
@@ -87,7 +87,8 @@ def run_recipe(
     tokenizer = None
     if needs_semantic_ids(recipe):
         tokenizer = _semantic_ids(folder, recipe, run, force, do)
-    do("train", lambda: train(folder, recipe, run, name=name, force=force, tokenizer=tokenizer))
+    vectors = _vectors(folder, recipe.embeddings, run, force, do) if needs_item_embeddings(recipe) else None
+    do("train", lambda: train(folder, recipe, run, name=name, force=force, tokenizer=tokenizer, embeddings=vectors))
     do("evaluate", lambda: evaluate(folder.recommender(name), "test", recipe.evaluation, run, force=force))
     return steps
 
@@ -116,8 +117,7 @@ def _semantic_ids(
     """
     vectors = None
     if needs_embeddings(recipe.tokenizer, Dataset.load(folder.dataset)):
-        vectors = embeddings_name(folder, recipe.embeddings, run)
-        do("embed", lambda: embed(folder, recipe.embeddings, run, name=vectors, force=force))
+        vectors = _vectors(folder, recipe.embeddings, run, force, do)
     collaborative = _collaborative(folder, recipe, run, force, do)
     name = tokenizer_name(folder, recipe.tokenizer, run, vectors, collaborative)
     do(
@@ -149,6 +149,11 @@ def _collaborative(folder: RunFolder, recipe: Recipe, run: RunSettings, force: b
             f"collaborative: a tokenizer of kind '{kind_of(recipe.tokenizer)}' learns from collaborative vectors too",
             next="add collaborative.kind=collaborative",
         )
+    return _vectors(folder, config, run, force, do)
+
+
+def _vectors(folder: RunFolder, config: Config, run: RunSettings, force: bool, do: Do) -> str:
+    """Make vectors of the items and say what they are called."""
     name = embeddings_name(folder, config, run)
     do("embed", lambda: embed(folder, config, run, name=name, force=force))
     return name

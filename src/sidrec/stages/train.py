@@ -8,6 +8,7 @@ from dataclasses import replace
 from sidrec.artifact import Artifact, ArtifactWriter, fingerprint, open_artifact
 from sidrec.config import RunSettings, build
 from sidrec.data.dataset import Dataset
+from sidrec.embeddings.base import ItemEmbeddings
 from sidrec.evaluation.protocol import Protocol
 from sidrec.evaluation.validation import validator
 from sidrec.recommenders.base import Recommender
@@ -31,6 +32,7 @@ def train(
     name: str | None = None,
     force: bool = False,
     tokenizer: str | None = None,
+    embeddings: str | None = None,
 ) -> StageResult:
     """Train the recipe's recommender on the run's dataset into `recommenders/NAME`.
 
@@ -43,15 +45,16 @@ def train(
         name: what the recommender is called; None takes its kind.
         force: train even if the same recommender stands already.
         tokenizer: name of the semantic IDs in the run; None takes the only ones there are.
+        embeddings: name of the vectors that a recommender starts from; None takes the only ones there are.
 
     Raises:
-        ArtifactError: the dataset or the semantic IDs are missing, or there are several and none was named.
-        DataError: the semantic IDs were made from another dataset.
+        ArtifactError: the dataset, semantic IDs or vectors are missing, or there are several and none was named.
+        DataError: the semantic IDs or the vectors were made from another dataset.
     """
     name = name_for(recipe.recommender.kind, name)
     recommender: Recommender = build("recommender", recipe.recommender)
     selection = _selection(recipe.evaluation)
-    request = _request(folder, recipe, recommender, selection, run, tokenizer)
+    request = _request(folder, recipe, recommender, selection, run, {"tokenizer": tokenizer, "embeddings": embeddings})
     scratch = run.scratch or folder.scratch(f"{name}-{fingerprint(**request)[:SCRATCH_DIGITS]}")
     parents = request["parents"]
 
@@ -70,14 +73,15 @@ def _request(
     recommender: Recommender,
     selection: Protocol,
     run: RunSettings,
-    tokenizer: str | None,
+    named: Mapping[str, str | None],
 ) -> Request:
     """What decides the recommender; training settings, selection and seed only where it learns by gradients."""
     dataset = open_artifact(folder.dataset, "dataset")
     parents = {"dataset": dataset}
-    if recommender.needs_semantic_ids:
-        parents["tokenizer"] = folder.only("tokenizer", tokenizer)
-        check_dataset(parents["tokenizer"], dataset)
+    needs = {"tokenizer": recommender.needs_semantic_ids, "embeddings": recommender.needs_item_embeddings}
+    for kind in [kind for kind, is_needed in needs.items() if is_needed]:
+        parents[kind] = folder.only(kind, named[kind])
+        check_dataset(parents[kind], dataset)
     config: Json = recipe.model_dump(mode="json", include={"recommender"})
     if recommender.learns_by_gradient:
         config |= recipe.model_dump(mode="json", include={"training"})
@@ -113,10 +117,12 @@ def _fit(
     paths = {role: parent.path for role, parent in parents.items() if isinstance(parent, Artifact)}
     dataset = Dataset.load(paths["dataset"])
     ids = load_semantic_ids(paths["tokenizer"]) if "tokenizer" in paths else None
+    vectors = ItemEmbeddings.load(paths["embeddings"]) if "embeddings" in paths else None
     has_valid = len(dataset.examples("valid")) > 0
     validate = validator(dataset, selection, training.validate_users, run) if has_valid else None
     start = time.perf_counter()
-    report = recommender.fit(dataset, training, run, semantic_ids=ids, validate=validate)
+    needed = {} if vectors is None else {"item_embeddings": vectors}
+    report = recommender.fit(dataset, training, run, semantic_ids=ids, validate=validate, **needed)
     seconds = time.perf_counter() - start
     recommender.save(writer.path)
     writer.summary.update(train_seconds=seconds, parameters=recommender.num_parameters, report=report.as_json())

@@ -8,6 +8,7 @@ import tempfile
 from collections.abc import Callable
 from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from safetensors import safe_open
@@ -18,6 +19,7 @@ from sidrec.data.dataset import Dataset
 from sidrec.data.sequences import Histories
 from sidrec.decoding.filters import Filters
 from sidrec.decoding.recommendations import Recommendations, Request
+from sidrec.embeddings.base import ItemEmbeddings
 from sidrec.errors import ConstraintError, DataError
 from sidrec.recommenders.base import Recommender
 from sidrec.tokenizers.semantic_ids import SemanticIds
@@ -33,6 +35,7 @@ def check_recommender(
     dataset: Dataset,
     semantic_ids: SemanticIds | None = None,
     training: TrainingConfig | None = None,
+    item_embeddings: ItemEmbeddings | None = None,
 ) -> None:
     """Fit, rank, save and load a recommender and check every promise of the interface.
 
@@ -41,14 +44,18 @@ def check_recommender(
         dataset: a small one; `sidrec.testing.toy.cycle_dataset()` will do.
         semantic_ids: of its catalogue; a recommender that needs none must pass them over.
         training: short; the contract asks for no quality.
+        item_embeddings: vectors of its catalogue, for a recommender that starts from them.
 
     Raises:
         AssertionError: a promise is broken.
     """
     training = training or TrainingConfig(max_epochs=1)
+    given: dict[str, Any] = {"semantic_ids": semantic_ids}
+    if item_embeddings is not None:
+        given["item_embeddings"] = item_embeddings
     recommender = make()
     _check_unfitted(recommender)
-    report = recommender.fit(dataset, training, RUN, semantic_ids=semantic_ids)
+    report = recommender.fit(dataset, training, RUN, **given)
     _check_report(recommender, report)
     histories = _histories(dataset)
     _check_lists(recommender, histories)
@@ -60,7 +67,7 @@ def check_recommender(
     _check_unknown_item(recommender)
     _check_config(recommender)
     again = make()
-    again.fit(dataset, training, RUN, semantic_ids=semantic_ids)
+    again.fit(dataset, training, RUN, **given)
     _same(_rank(recommender, histories), _rank(again, histories), "two fits with one seed")
     _check_files(recommender, histories)
 

@@ -18,16 +18,20 @@ from transformers import PreTrainedModel
 
 from sidrec.artifact import digest_of
 from sidrec.config import Config, RunSettings
+from sidrec.training.freezing import FrozenRows
 
 __all__ = ["find_checkpoint", "keep_only", "start_digest"]
 
 START = "start.json"
 
 
-def start_digest(model: nn.Module, examples: Any, training: Config, run: RunSettings) -> str:
-    """Hash of all that decides a training run: first weights, their config, examples (or vectors), settings, seed."""
+def start_digest(
+    model: nn.Module, examples: Any, training: Config, run: RunSettings, frozen: FrozenRows | None = None
+) -> str:
+    """Hash of what decides a training: first weights, their config, examples (or vectors), settings, seed, frozen."""
     config = model.config.to_dict() if isinstance(model, PreTrainedModel) else None
     parts = [model.state_dict(), config, examples, training.model_dump(mode="json"), run.seed]
+    parts += [] if frozen is None else [frozen.rows_N]
     return digest_of([_contents(part) for part in parts])
 
 

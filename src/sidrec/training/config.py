@@ -1,7 +1,7 @@
 """Settings of a training run that belong to the method, and what comes back from it."""
 
 from dataclasses import asdict, dataclass
-from typing import Literal
+from typing import Literal, Self
 
 from pydantic import Field
 
@@ -61,6 +61,7 @@ class TrainReport:
         best_metric: best value of the primary validation metric; None without validation.
         best_step: step of that value.
         losses: (step, mean training loss since the last entry).
+        earlier: reports of the stages of training before this one, the first one first.
     """
 
     steps: int
@@ -70,7 +71,23 @@ class TrainReport:
     best_metric: float | None
     best_step: int
     losses: tuple[tuple[int, float], ...]
+    earlier: tuple["TrainReport", ...] = ()
 
     def as_json(self) -> Json:
         """The report as JSON."""
         return asdict(self)
+
+    @classmethod
+    def of_json(cls, fields: Json) -> Self:
+        """The inverse of `as_json`.
+
+        >>> from dataclasses import replace
+        >>> report = TrainReport(3, 0.5, 9.0, 0.0, None, 3, ((1, 0.7), (3, 0.6)))
+        >>> second = replace(report, earlier=(report,))
+        >>> TrainReport.of_json(second.as_json()) == second
+        True
+        """
+        plain: Json = dict(fields)
+        plain["losses"] = tuple((int(step), float(loss)) for step, loss in fields["losses"])
+        plain["earlier"] = tuple(cls.of_json(report) for report in fields["earlier"])
+        return cls(**plain)

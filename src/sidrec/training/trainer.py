@@ -7,7 +7,7 @@ mean over target tokens, validation by recommending, keeping the best state, sil
 
 import time
 from collections.abc import Generator, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from math import ceil
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -24,6 +24,7 @@ from sidrec.random import torch_seed
 from sidrec.training.batches import BatchDataset, LengthBuckets, TrainingExamples, padding_of
 from sidrec.training.checkpoints import find_checkpoint, keep_only, start_digest
 from sidrec.training.config import TrainingConfig, TrainReport
+from sidrec.training.freezing import FrozenRows
 from sidrec.training.isolation import isolated_process
 from sidrec.training.objectives import IGNORE
 from sidrec.training.watch import StepWatch, Validation
@@ -40,6 +41,7 @@ def train_model(
     run: RunSettings,
     *,
     validate: Validation | None = None,
+    frozen: FrozenRows | None = None,
 ) -> TrainReport:
     """Train a model in place and leave it, in evaluation mode, in the state that validated best.
 
@@ -53,6 +55,7 @@ def train_model(
         training: how long and how.
         run: seed, device, progress, scratch.
         validate: scores the model as it is now, primary metric first; higher is better.
+        frozen: rows of a table of the model that stay as they are.
 
     Raises:
         TrainingError: the loss is not finite.
@@ -62,11 +65,13 @@ def train_model(
     if not len(examples):
         raise TrainingError("there are no training examples", expected="at least one", next="check the split")
     started = time.perf_counter()
-    with isolated_process(torch_seed(run.seed, "train") % 2**32), _plain_model(model), _folder(run) as folder:
+    held = nullcontext() if frozen is None else frozen.held()
+    with isolated_process(torch_seed(run.seed, "train") % 2**32), held, _plain_model(model), _folder(run) as folder:
         checkpoint = None
         if run.scratch is not None:
-            checkpoint = find_checkpoint(folder, start_digest(model, examples, training, run))
+            checkpoint = find_checkpoint(folder, start_digest(model, examples, training, run, frozen))
         trainer = _Trainer(model, examples, training, run, folder, validate)
+        trainer.frozen = frozen
         watch = trainer.watch
         with run.progress("train", watch.total) as advance:
             watch.advance = advance
@@ -104,6 +109,7 @@ class _Trainer(Trainer):
         self.examples_seen = self.padded = self.positions = 0
         self.folder = folder
         self.partial: Path | None = None
+        self.frozen: FrozenRows | None = None
 
     def get_train_dataloader(self) -> DataLoader[Any]:
         pin_memory = self.args.dataloader_pin_memory
@@ -120,6 +126,8 @@ class _Trainer(Trainer):
             {"params": [weight for weight in weights if weight.ndim < 2], "weight_decay": 0.0},
         ]
         self.optimizer = torch.optim.AdamW(groups, lr=config.lr, fused=True)
+        if self.frozen is not None:
+            self.frozen.keep(self.optimizer)
         return self.optimizer
 
     def create_scheduler(self, num_training_steps: int, optimizer: torch.optim.Optimizer | None = None) -> Any:
