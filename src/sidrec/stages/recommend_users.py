@@ -290,8 +290,10 @@ def are_integers(catalog: Catalog) -> bool:
 
 def _device(run: RunSettings, team: Team) -> str:
     """The device of this process: those of one machine take turns with its GPUs."""
+    if run.device != "auto" or team.size == 1:
+        return run.device
     import torch
 
-    if run.device != "auto" or team.size == 1 or not torch.cuda.is_available():
+    if not torch.cuda.is_available():
         return run.device
     return f"cuda:{int(os.environ.get('LOCAL_RANK', team.rank)) % torch.cuda.device_count()}"
