@@ -8,6 +8,7 @@ import sys
 import time
 from pathlib import Path
 
+import polars as pl
 import pytest
 from tests.stages.batch_users import SETTINGS, prepare
 
@@ -120,3 +121,35 @@ def test_nobody_waits_for_ever_for_a_process_that_never_comes(monkeypatch: pytes
         monkeypatch.setenv(name, value)
     with pytest.raises(TeamError, match="do not meet"), launched():
         pass
+
+
+GROWTH = """
+import sys
+from pathlib import Path
+from tests.stages.batch_users import SETTINGS, Parts, recommend_users
+
+def peak():
+    lines = dict(line.split(":", 1) for line in Path("/proc/self/status").read_text().splitlines())
+    return int(lines["VmHWM"].split()[0]) / 1024
+
+folder, source, settings = Path(sys.argv[1]), Path(sys.argv[2]), SETTINGS.model_copy(update={"part_size": 2048})
+model, few = folder / "run/recommenders/cycle", source.with_name("few-" + source.name)
+recommend_users(model, few, source.with_name("few.parquet"), settings)
+before = peak()
+recommend_users(model, source, source.with_name("many.parquet"), settings)
+print(peak() - before)
+"""
+
+
+@pytest.mark.skipif(not Path("/proc/self/status").is_file(), reason="peak memory is read from /proc")
+@pytest.mark.parametrize("name", ["users.parquet", "users.jsonl"])
+def test_memory_does_not_grow_with_the_number_of_users(folder: Path, tmp_path: Path, name: str) -> None:
+    history = [f"item-{step % 24}" for step in range(25)]
+    for label, count in (("few-", 20_000), ("", 100_000)):
+        table = pl.DataFrame({"user_id": range(count), "history": [history] * count})
+        write = table.write_parquet if name.endswith("parquet") else table.write_ndjson
+        write(tmp_path / f"{label}{name}")
+    words = [sys.executable, "-c", GROWTH, str(folder), str(tmp_path / name)]
+    done = subprocess.run(words, cwd=ROOT, capture_output=True, text=True, check=True)
+    # The item ids of all users, each a text of its own, would take more than 100 MB.
+    assert float(done.stdout) < 40

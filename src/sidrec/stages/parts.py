@@ -129,16 +129,17 @@ class Parts:
             figures = _figures(paths)
             if figures["users"] != request["users"]:
                 raise self._damaged(f"they hold {figures['users']} users instead of {request['users']}")
-            joined = self.folder / f"joined{self.target.suffix}"
-            _joined(paths, joined, bare_ids=bare_ids)
+            joined, ending = self.folder / "joined", self.target.suffix.lower()
+            commit(joined, lambda place: _join(paths, place, ending, bare_ids=bare_ids))
         except (OSError, pl.exceptions.PolarsError) as error:
             if isinstance(error, OSError) and error.errno is not None and not isinstance(error, FileNotFoundError):
                 raise
             raise self._damaged(str(error).partition("\n")[0]) from error
         record = {"request": request, "digest": digest_of(request), "sha256": file_digest(joined), "summary": figures}
+        commit(self.folder / "record", _write_json(record))
         # First the record: a file without its record would be somebody else's.
-        commit(record_of(self.target), _write_json(record))
-        commit(self.target, lambda place: joined.replace(place))
+        (self.folder / "record").replace(record_of(self.target))
+        joined.replace(self.target)
         self.remove()
         return figures
 
@@ -238,9 +239,8 @@ def _figures(paths: list[Path]) -> Json:
     return found.row(0, named=True)
 
 
-def _joined(paths: list[Path], target: Path, *, bare_ids: bool) -> None:
-    """All parts as one file of the format that its name says; in no format more than a few parts are held."""
-    ending = target.suffix.lower()
+def _join(paths: list[Path], target: Path, ending: str, *, bare_ids: bool) -> None:
+    """All parts as one file of the format that the ending says; in no format more than a few parts are held."""
     if ending == ".parquet":
         # Everything that decides the bytes is fixed.
         table = pl.scan_parquet(paths).drop(SKIPPED)
