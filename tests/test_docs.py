@@ -21,11 +21,12 @@ PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
 
 
 def commands() -> list[tuple[str, str]]:
-    """(page, command) of every `sidrec …` line in a bash block, continued lines joined, comments cut."""
+    """(page, command) of every `sidrec …` line in a bash block, also behind `torchrun`, continued lines joined."""
     found: list[tuple[str, str]] = []
     for page in PAGES:
         for block in re.findall(r"```bash\n(.*?)```", page.read_text(encoding="utf-8"), re.DOTALL):
-            lines = block.replace("\\\n", " ").splitlines()
+            joined = block.replace("\\\n", " ")
+            lines = re.sub(r"^torchrun .* -m (?=sidrec )", "", joined, flags=re.MULTILINE).splitlines()
             found += [(page.name, line) for line in lines if line.startswith("sidrec ")]
     return found
 

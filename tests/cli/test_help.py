@@ -56,6 +56,11 @@ def test_version(sidrec) -> None:
     assert done.out.startswith("sidrec 0.")
 
 
+def test_the_command_is_a_module_too() -> None:
+    done = subprocess.run([sys.executable, "-m", "sidrec", "--version"], capture_output=True, text=True, check=True)
+    assert done.stdout.startswith("sidrec 0.")
+
+
 @pytest.mark.parametrize(
     ("arguments", "hint"),
     [

@@ -133,8 +133,8 @@ class Catalog:
             DataError: an id is not in the catalogue.
         """
         wanted = list(ids)
-        rows = [self._row_of.get(item, -1) for item in wanted]
-        if -1 in rows:
+        rows = self.find(wanted)
+        if (rows < 0).any():
             unknown = [item for item, row in zip(wanted, rows, strict=True) if row < 0]
             raise DataError(
                 f"{len(unknown)} item ids are not in the catalogue, the first is '{unknown[0]}'",
@@ -142,7 +142,16 @@ class Catalog:
                 expected="ids such as " + ", ".join(f"'{item}'" for item in self.ids[:3]),
                 next="check that the ids are written as in the data that the dataset was prepared from",
             )
-        return np.asarray(rows, dtype=np.int32)
+        return rows
+
+    def find(self, ids: Iterable[str]) -> IntArray:
+        """Rows int32[...] of item ids, -1 for those that the catalogue does not hold.
+
+        >>> Catalog(pl.DataFrame({"item_id": ["a", "b"]})).find(["b", "x"]).tolist()
+        [1, -1]
+        """
+        row_of = self._row_of.get
+        return np.fromiter((row_of(item, -1) for item in ids), np.int32)
 
     def knows(self, item: str) -> bool:
         """Whether an id is in the catalogue."""

@@ -15,7 +15,17 @@ import polars as pl
 
 from sidrec.errors import DataError, nearest
 
-__all__ = ["existing", "find_one", "json_lines", "open_text", "parse_json_object", "read_csv", "reading", "require"]
+__all__ = [
+    "existing",
+    "find_one",
+    "json_lines",
+    "json_object",
+    "open_text",
+    "parse_json_object",
+    "read_csv",
+    "reading",
+    "require",
+]
 
 
 @contextmanager
@@ -126,17 +136,26 @@ def json_lines(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
             if not line.strip():
                 continue
             number += 1
-            try:
-                value = json.loads(line)
-            except json.JSONDecodeError as error:
-                where = f"{path}, line {line_number}, column {error.colno}"
-                raise DataError(f"not valid JSON: {error.msg}", where=where, expected="one object a line") from error
-            if not isinstance(value, dict):
-                where = f"{path}, line {line_number}"
-                raise DataError(f"the line holds a {type(value).__name__}", where=where, expected="one object a line")
-            yield line_number, value
+            yield line_number, json_object(line, f"{path}, line {line_number}")
     if not number:
         raise _empty(str(path))
+
+
+def json_object(line: str, where: str) -> dict[str, Any]:
+    """The object that a line of a JSON Lines file holds.
+
+    Raises:
+        DataError: it is something else; the message says `where` it stands.
+    """
+    try:
+        value: Any = json.loads(line)
+    except (json.JSONDecodeError, RecursionError) as error:
+        column = f", column {error.colno}" if isinstance(error, json.JSONDecodeError) else ""
+        reason = error.msg if isinstance(error, json.JSONDecodeError) else "nested too deeply"
+        raise DataError(f"not valid JSON: {reason}", where=where + column, expected="one object a line") from error
+    if not isinstance(value, dict):
+        raise DataError(f"the line holds a {type(value).__name__}", where=where, expected="one object a line")
+    return value
 
 
 def read_csv(path: Path, required: Sequence[str], separator: str = ",", quote: str | None = '"') -> pl.DataFrame:

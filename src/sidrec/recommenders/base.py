@@ -223,11 +223,26 @@ class Recommender(Part, ABC):
                 history where `on_unknown` is "raise".
             ConstraintError: the lists leave no item.
         """
-        masks = [self._mask(allowed, "allowed"), self._mask(denied, "denied")]
-        request = Request(k=k, exclude_seen=exclude_seen, allowed=masks[0], exact=exact, denied=masks[1])
+        request = self.request(k, exclude_seen=exclude_seen, allowed=allowed, denied=denied, exact=exact)
         skip = on_unknown == "skip"
         rows = [self._rows(items, f"history {number}", skip) for number, items in enumerate(histories, start=1)]
         return RecommendedList.of(self.rank(Histories.of(rows), request, run), self.catalog, self.semantic_ids)
+
+    def request(
+        self,
+        k: int = 10,
+        *,
+        exclude_seen: bool = True,
+        allowed: Iterable[str] | None = None,
+        denied: Iterable[str] | None = None,
+        exact: bool = False,
+    ) -> Request:
+        """What `rank` is asked, with lists of item ids as masks of rows; arguments and errors are those of `recommend`.
+
+        For those who rank batch after batch: the lists are read once.
+        """
+        masks = [self._mask(allowed, "allowed"), self._mask(denied, "denied")]
+        return Request(k=k, exclude_seen=exclude_seen, allowed=masks[0], exact=exact, denied=masks[1])
 
     def _mask(self, ids: Iterable[str] | None, where: str) -> BoolArray | None:
         """bool[N], the items of a list."""

@@ -72,10 +72,12 @@ def _best(scores_BN: Tensor, k: int) -> tuple[Tensor, Tensor]:
     """The k best scores and their rows, ties in row order.
 
     `topk` leaves open which of equal items it takes. It decides only at the k-th place, so users with a
-    tie there (few, except for counts) get a stable sort of all items; the others one of their k.
+    tie there (few, except for counts) get a stable sort of all items; the others one of their k. The item behind
+    the k-th tells of the tie: to count the items with its score would take longer than all the rest.
     """
-    top, rows = scores_BN.topk(k, dim=1)
-    tied = (scores_BN >= top[:, -1:]).sum(dim=1) > k
+    top, rows = scores_BN.topk(min(k + 1, scores_BN.shape[1]), dim=1)
+    tied = (top[:, k:] == top[:, k - 1 : k]).any(dim=1)
+    top, rows = top[:, :k], rows[:, :k]
     by_row = rows.argsort(dim=1)
     top, rows = top.gather(1, by_row), rows.gather(1, by_row)
     by_score = top.argsort(dim=1, descending=True, stable=True)

@@ -11,11 +11,12 @@ from sidrec.config import RunSettings
 from sidrec.data.catalog import FILE as CATALOG
 from sidrec.data.catalog import Catalog
 from sidrec.data.files import json_lines, open_text
+from sidrec.data.sequences import Histories
 from sidrec.errors import DataError
 from sidrec.recommenders.base import Recommender
 from sidrec.recommenders.recommended import RecommendedList
 from sidrec.tokenizers.semantic_ids import SemanticIds
-from sidrec.types import Json
+from sidrec.types import IntArray, Json
 
 __all__ = ["load_recommender", "read_item_ids", "recommend", "recommend_file"]
 
@@ -106,13 +107,13 @@ def recommend_file(
     """
     if not isinstance(recommender, Recommender):
         recommender = Recommender.load(recommender)
+    request = recommender.request(k, exact=exact, exclude_seen=exclude_seen, allowed=allowed, denied=denied)
     done = 0
     with run.progress("answer users", _num_lines(source)) as advance:
         for users in _batches(source):
-            known = [_known(recommender, user, where) for where, user in users]
-            answers = recommend(
-                recommender, known, run, k=k, exact=exact, exclude_seen=exclude_seen, allowed=allowed, denied=denied
-            )
+            histories = Histories.of(_known(recommender, user, where) for where, user in users)
+            ranked = recommender.rank(histories, request, run)
+            answers = RecommendedList.of(ranked, recommender.catalog, recommender.semantic_ids)
             for (_, user), answer in zip(users, answers, strict=True):
                 target.write(json.dumps(user | answer.as_json(), ensure_ascii=False) + "\n")
             done += len(users)
@@ -149,8 +150,8 @@ def _batches(source: Path) -> Iterator[list[tuple[str, Json]]]:
         yield batch
 
 
-def _known(recommender: Recommender, user: Json, where: str) -> list[str]:
-    """The user's history; the error says which line is wrong, which the batch as a whole could not."""
+def _known(recommender: Recommender, user: Json, where: str) -> IntArray:
+    """Rows of the user's history; the error says which line is wrong, which the batch as a whole could not."""
     history: Any = user.get("history")
     if not isinstance(history, list) or not all(isinstance(item, str) for item in history):
         raise DataError(
@@ -158,5 +159,4 @@ def _known(recommender: Recommender, user: Json, where: str) -> list[str]:
             where=where,
             expected='{"history": ["first item id", "second item id"]}',
         )
-    recommender.catalog.rows(history, where=where)
-    return history
+    return recommender.catalog.rows(history, where=where)

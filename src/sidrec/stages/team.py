@@ -1,0 +1,119 @@
+"""Several processes that share one piece of work, as `torchrun` starts them.
+
+Only what the first process found out and "are we all here?" pass between them, over torch's gloo backend: it works
+without a GPU, across machines, and notices at once when another process dies. Left out: results, which go through
+files.
+"""
+
+import os
+from collections.abc import Generator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Any
+
+from sidrec.errors import ConfigError, SidrecError
+
+__all__ = ["Team", "TeamError", "launched"]
+
+MEETING = timedelta(minutes=5)
+"""How much later than the first process the last one may start."""
+PATIENCE = timedelta(days=7)
+"""How much later it may finish. A dead one is noticed at once."""
+NEEDED = ("RANK", "MASTER_ADDR", "MASTER_PORT")
+
+
+class TeamError(SidrecError):
+    """Another process of the team has ended before the work was done."""
+
+
+@dataclass(frozen=True)
+class Team:
+    """This process among those that work together; by default it is alone.
+
+    Attributes:
+        rank: its number, from 0.
+        size: number of processes.
+        group: of torch.distributed; None for a process alone.
+    """
+
+    rank: int = 0
+    size: int = 1
+    group: Any = None
+
+    @property
+    def leads(self) -> bool:
+        """Whether this is the first process."""
+        return self.rank == 0
+
+    def told(self, numbers: Sequence[int]) -> list[int]:
+        """The numbers that the first process gives; the others give as many of any kind.
+
+        Raises:
+            TeamError: another process has ended.
+        """
+        if self.group is None:
+            return list(numbers)
+        import torch
+        import torch.distributed as dist
+
+        shared = torch.tensor(numbers, dtype=torch.int64)
+        with self._together():
+            dist.broadcast(shared, src=0, group=self.group)
+        return shared.tolist()
+
+    def meet(self) -> None:
+        """Wait until all processes are here.
+
+        Raises:
+            TeamError: another process has ended.
+        """
+        if self.group is not None:
+            import torch.distributed as dist
+
+            with self._together():
+                dist.barrier(group=self.group)
+
+    @contextmanager
+    def _together(self) -> Generator[None]:
+        try:
+            yield
+        except RuntimeError as error:
+            raise TeamError(
+                f"another of the {self.size} processes has ended before the work was done",
+                where=f"process {self.rank + 1} of {self.size}",
+                next="its own message says why; finished parts are kept, run the same command again to go on",
+            ) from error
+
+
+@contextmanager
+def launched() -> Generator[Team]:
+    """The team that `torchrun` started, as the environment tells; a process alone where it did not.
+
+    Raises:
+        ConfigError: the environment tells of several processes, but not how they meet.
+        TeamError: they do not meet.
+    """
+    size = os.environ.get("WORLD_SIZE", "1")
+    if size == "1":
+        yield Team()
+        return
+    missing = [name for name in NEEDED if name not in os.environ]
+    if missing:
+        raise ConfigError(
+            f"WORLD_SIZE is {size}, but {', '.join(missing)} are not set",
+            where="environment",
+            next="start the processes with torchrun, or unset WORLD_SIZE",
+        )
+    import torch.distributed as dist
+
+    try:
+        dist.init_process_group("gloo", timeout=MEETING)
+        group = dist.new_group(timeout=PATIENCE)
+    except (RuntimeError, ValueError) as error:
+        reason = str(error).partition("\n")[0]
+        raise TeamError(f"the processes do not meet: {reason}", where=f"environment, WORLD_SIZE {size}") from error
+    try:
+        yield Team(dist.get_rank(), dist.get_world_size(), group)
+    finally:
+        dist.destroy_process_group()
