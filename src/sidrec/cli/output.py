@@ -175,7 +175,7 @@ def print_answers(answers: Sequence["RecommendedList"]) -> None:
         certified = (
             "certified: the true top of the catalogue"
             if answer.exact
-            else "not certified; --exact widens the search until it is"
+            else "not certified; --exact searches on until it is"
         )
         title = f"user {number}: {certified}" if len(answers) > 1 else certified
         print_table(columns, rows, title=title)

@@ -55,7 +55,7 @@ class Protocol(Config):
     ties: Literal["expected", "listed"] = "expected"
     """Items of equal score: `expected` takes the mean over all orders of them, `listed` the order given."""
     exact: bool = False
-    """Widen every search until its list is certified to be the true top k."""
+    """Go on with what each search dropped until its list is certified to be the true top k."""
     search: BeamConfig | None = None
     """How generative recommenders search; without it, each as its own settings say. Validation during
     training always searches as the recommender itself does, so that this needs no new training."""
@@ -103,7 +103,7 @@ class Protocol(Config):
             f"users: {self.max_users} drawn" if self.max_users else "users: all",
             "scoring: whole catalogue",
             f"search: {search.describe()}" if search else "",
-            "search widened until lists are certified exact" if self.exact else "",
+            "searched until lists are certified exact" if self.exact else "",
             f"primary: {self.primary}",
         ]
         return " · ".join(text for text in parts if text)

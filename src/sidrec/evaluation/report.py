@@ -43,9 +43,9 @@ def exact_note(certified: float) -> str:
     """How to make the lists exact that are not, and what it costs."""
     return (
         f"{100 * certified:.1f} % of the lists are certified to be the true top of the whole catalogue. To make all "
-        "exact, add the setting exact=true (evaluate, compare) or the option --exact (recommend): the search is "
-        "repeated with ever more beams for the users that lack the certificate, which needs no training and takes "
-        "several times as long. search.beams=N searches with more beams from the start."
+        "exact, add the setting exact=true (evaluate, compare) or the option --exact (recommend): the search goes "
+        "on with what it dropped for the users that lack the certificate, which needs no training and takes two to "
+        "four times as long. search.beams=N searches with more beams from the start."
     )
 
 

@@ -45,7 +45,7 @@ class BatchConfig(Config):
     exclude_seen: bool = True
     """Never recommend an item of the user's own history."""
     exact: bool = False
-    """Widen the search until every list is certified to be the true top k."""
+    """Go on with what the search dropped until every list is certified to be the true top k."""
     on_unknown: Literal["raise", "skip"] = "raise"
     """What to do with items of a history that are not in the catalogue."""
     allowed: Path | None = None
