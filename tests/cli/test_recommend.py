@@ -153,3 +153,12 @@ def test_unknown_items_are_named(sidrec, tiger: Path) -> None:
     assert "'nope'" in done.err
     assert "expected: ids such as" in done.err
     assert "Traceback" not in done.err
+
+
+def test_a_short_list_says_why(trained: Path, sidrec, tmp_path: Path) -> None:
+    tiger = trained / "recommenders" / "tiger"
+    allowed = tmp_path / "two.txt"
+    allowed.write_text("1\n2\n", encoding="utf-8")
+    done = sidrec("recommend", tiger, "--history", "1", "--allow", allowed, "-k", "3")
+    assert done.code == 0
+    assert "user 1 gets 1 of 3 items" in " ".join(done.err.split())

@@ -162,8 +162,8 @@ def print_evaluation(summary: Mapping[str, Any]) -> None:
         note(exact_note(summary["certified"]))
 
 
-def print_answers(answers: Sequence["RecommendedList"]) -> None:
-    """Lists of recommended items on stdout, one table a user."""
+def print_answers(answers: Sequence["RecommendedList"], k: int) -> None:
+    """Lists of recommended items on stdout, one table a user; on stderr which are shorter than the k asked for."""
     for number, answer in enumerate(answers, start=1):
         has_codes = any(item.semantic_id for item in answer)
         codes = ["semantic ID"] if has_codes else []
@@ -173,12 +173,17 @@ def print_answers(answers: Sequence["RecommendedList"]) -> None:
             for rank, item in enumerate(answer, start=1)
         ]
         certified = (
-            "certified: the true top of the catalogue"
+            "certified: the true top of what the user may get"
             if answer.exact
             else "not certified; --exact searches on until it is"
         )
         title = f"user {number}: {certified}" if len(answers) > 1 else certified
         print_table(columns, rows, title=title)
+        if len(answer) < k:
+            note(
+                f"user {number} gets {len(answer)} of {k} items: no more are left by the lists and the user's own "
+                "history; --allow-seen allows items of the history"
+            )
 
 
 def print_inspection(inspection: "Inspection") -> None:

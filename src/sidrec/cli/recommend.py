@@ -104,7 +104,7 @@ def recommend(
     if as_json:
         print_json([{"history": items} | answer.as_json() for items, answer in zip(lists, answers, strict=True)])
     else:
-        print_answers(answers)
+        print_answers(answers, k)
 
 
 def _tell(report: "BatchReport", *, as_json: bool) -> None:
