@@ -61,6 +61,9 @@ class TrainReport:
         best_metric: best value of the primary validation metric; None without validation.
         best_step: step of that value.
         losses: (step, mean training loss since the last entry).
+        start_metric: the primary metric before the first step; None unless the start was validated, which is then kept
+            (as step 0) where no later state is better.
+        trained_metric: its best value after a step; None without validation.
     """
 
     steps: int
@@ -70,6 +73,8 @@ class TrainReport:
     best_metric: float | None
     best_step: int
     losses: tuple[tuple[int, float], ...]
+    start_metric: float | None = None
+    trained_metric: float | None = None
 
     def as_json(self) -> Json:
         """The report as JSON."""

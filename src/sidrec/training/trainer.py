@@ -40,6 +40,7 @@ def train_model(
     run: RunSettings,
     *,
     validate: Validation | None = None,
+    keep_start: bool = False,
 ) -> TrainReport:
     """Train a model in place and leave it, in evaluation mode, in the state that validated best.
 
@@ -53,6 +54,7 @@ def train_model(
         training: how long and how.
         run: seed, device, progress, scratch.
         validate: scores the model as it is now, primary metric first; higher is better.
+        keep_start: validate the first state too, and keep it unless a later one is better.
 
     Raises:
         TrainingError: the loss is not finite.
@@ -68,6 +70,7 @@ def train_model(
             checkpoint = find_checkpoint(folder, start_digest(model, examples, training, run))
         trainer = _Trainer(model, examples, training, run, folder, validate)
         watch = trainer.watch
+        watch.keeps_start = keep_start
         with run.progress("train", watch.total) as advance:
             watch.advance = advance
             trainer.train(resume_from_checkpoint=None if checkpoint is None else str(checkpoint))
@@ -193,6 +196,8 @@ class _Trainer(Trainer):
             best_metric=record.best_metric,
             best_step=record.best_step if record.best_metric is not None else self.state.global_step,
             losses=tuple(record.losses),
+            start_metric=record.start_metric,
+            trained_metric=record.trained_metric,
         )
 
 
