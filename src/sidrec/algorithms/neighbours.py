@@ -75,9 +75,7 @@ class NeighbourPairs(PairSource):
                 advance(len(own))
         return Pairs.of(dataset, chosen.examples, np.concatenate(parts))
 
-    def _vectors(
-        self, recommender: Recommender, dataset: Dataset, embeddings: ItemEmbeddings | None
-    ) -> FloatArray:
+    def _vectors(self, recommender: Recommender, dataset: Dataset, embeddings: ItemEmbeddings | None) -> FloatArray:
         if self.config.vectors == "model":
             return recommender.item_vectors()
         if embeddings is None:
@@ -111,7 +109,7 @@ def nearest_items(index: Any, vectors_ND: FloatArray, items_B: IntArray, own: Hi
     num_items, lines = len(vectors_ND), np.arange(len(items_B))
     width = min(num_items, ranks + int(own.lengths.max(initial=0)))
     found_BK: IntArray = index.search(np.ascontiguousarray(vectors_ND[items_B]), width)[1].astype(np.int64)
-    is_blank = ~vectors_ND.any(axis=1)
+    is_blank = ~np.any(vectors_ND, axis=1)
     is_own = np.isin(lines[:, None] * num_items + found_BK, own.owners * num_items + own.rows)
     kept_BK = (found_BK >= 0) & ~is_own & ~is_blank[found_BK] & ~is_blank[items_B][:, None]
     place_BK = kept_BK.cumsum(axis=1) - 1

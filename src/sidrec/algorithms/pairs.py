@@ -47,7 +47,7 @@ class Pairs:
         Raises:
             DataError: no pair is left.
         """
-        kept = (rejected_PM >= 0).any(axis=1)
+        kept = np.any(rejected_PM >= 0, axis=1)
         if not kept.any():
             raise DataError(
                 f"none of {len(kept)} training targets has an item that it could be preferred to",

@@ -53,9 +53,7 @@ def path_log_probs(
     end = [torch.tensor([config.eos_token_id], device=model.device)] if has_end else []
     output: Any = model.get_output_embeddings()
     scale = config.d_model**-0.5 if getattr(config, "scale_decoder_outputs", False) else 1.0
-    head = CodeHead(
-        output.weight * scale, output.bias, [*levels, *end], over_vocabulary=normalize == "vocabulary"
-    )
+    head = CodeHead(output.weight * scale, output.bias, [*levels, *end], over_vocabulary=normalize == "vocabulary")
     total_BM = torch.zeros(paths_BML.shape[:2], device=model.device)
     for level in range(len(levels)):
         logp_BMK = head(hidden_BMSD[:, :, level], level)
@@ -107,7 +105,8 @@ def _causal_states(model: Any, prompts: Prompts, written_BMT: Tensor) -> Tensor:
 
 def _children(trie: ItemTrie, codes_BML: IntArray, level: int) -> BoolArray:
     """bool[B, M, K], the codes that follow the first `level` codes of each path in the catalogue."""
-    nodes = trie.nodes_of(codes_BML[..., :level].reshape(-1, level))
+    num_paths = codes_BML.shape[0] * codes_BML.shape[1]
+    nodes = trie.nodes_of(codes_BML[..., :level].reshape(num_paths, level))
     first, last = trie.child_ptr[level][nodes].astype(np.int64), trie.child_ptr[level][nodes + 1]
     counts = last - first
     is_child = np.zeros((len(nodes), trie.sizes[level]), np.bool_)

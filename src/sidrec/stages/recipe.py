@@ -71,7 +71,9 @@ class Recipe(Config):
     algorithm: Annotated[
         SerializeAsAny[AlgorithmConfig] | None,
         slot("algorithm"),
-        Field(description=f"How the trained recommender is tuned afterwards: {kinds_text('algorithm')}, or not at all."),
+        Field(
+            description=f"How the trained recommender is tuned afterwards: {kinds_text('algorithm')}, or not at all."
+        ),
     ] = None
     evaluation: Protocol = Protocol()
     """How it is scored, when checkpoints are chosen and at the end."""

@@ -64,7 +64,7 @@ def softmax_dpo(chosen_B: Tensor, rejected_BM: Tensor, beta: float, present_BM: 
     With one rejected item it is `sigmoid_dpo`, whose arguments it takes.
 
     >>> softmax_dpo(torch.tensor([0.0]), torch.zeros(1, 3), beta=0.1).exp()  # a chance of one in four
-    tensor([4.0000])
+    tensor([4.])
     """
     gain_BM = beta * (rejected_BM - chosen_B[:, None])
     if present_BM is not None:
