@@ -12,6 +12,7 @@ VERBS = (
     "embed",
     "tokenize",
     "train",
+    "tune",
     "run",
     "recommend",
     "evaluate",
