@@ -8,10 +8,11 @@ import numpy as np
 import pytest
 import torch
 
+from sidrec.algorithms.base import TuningConfig, TuningOptimizer
 from sidrec.algorithms.dpo import DPO
 from sidrec.algorithms.pairs import Pairs
 from sidrec.algorithms.preference import PreferenceExamples, PreferenceModel, reference_log_probs
-from sidrec.config import RunSettings
+from sidrec.config import RunSettings, parse
 from sidrec.data.sequences import Histories
 from sidrec.errors import ConfigError, DataError
 from sidrec.recommenders.decoder import Decoder
@@ -20,7 +21,7 @@ from sidrec.recommenders.sasrec import SASRec
 from sidrec.recommenders.tiger import Tiger
 from sidrec.testing.toy import cycle_dataset, grid_semantic_ids
 from sidrec.training import watch
-from sidrec.training.config import OptimizerConfig, TrainingConfig
+from sidrec.training.config import TrainingConfig
 from sidrec.training.preference_objectives import sigmoid_dpo
 
 RUN = RunSettings(device="cpu")
@@ -31,7 +32,7 @@ TINY = {
     "tiger": partial(Tiger, d_model=16, d_kv=8, num_heads=2, d_ff=16, num_layers=1, max_history=3),
     "decoder": partial(Decoder, d_model=16, num_heads=2, d_ff=16, num_layers=1, max_history=3),
 }
-FAST = TrainingConfig(max_epochs=4, batch_size=32, optimizer=OptimizerConfig(lr=3e-3), patience=0)
+FAST = TuningConfig(max_epochs=4, batch_size=32, optimizer=TuningOptimizer(lr=3e-3), patience=0)
 
 
 @cache
@@ -236,6 +237,12 @@ def test_same_seed_same_weights():
         found.append(weights(recommender))
     assert torch.equal(found[0], found[1])
     assert not torch.equal(found[0], found[2])
+
+
+def test_a_setting_of_the_training_leaves_the_other_defaults_as_they_are():
+    config = parse(DPO.Config, {"kind": "dpo", "training": {"optimizer": {"lr": 0.5}}}).training
+    assert (config.max_epochs, config.batch_size, config.validate_users) == (2, 1024, 0)
+    assert (config.optimizer.lr, config.optimizer.warmup_ratio, config.optimizer.weight_decay) == (0.5, 0.1, 1e-4)
 
 
 def test_bad_requests():

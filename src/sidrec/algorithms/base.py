@@ -3,21 +3,47 @@
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
 
+from pydantic import Field
+
 from sidrec.config import Config, Part, RunSettings
 from sidrec.data.dataset import Dataset
 from sidrec.embeddings.base import ItemEmbeddings
 from sidrec.recommenders.base import Recommender, Validate
-from sidrec.training.config import TrainingConfig, TrainReport
+from sidrec.training.config import OptimizerConfig, TrainingConfig, TrainReport
 from sidrec.types import Json
 
-__all__ = ["Algorithm", "AlgorithmConfig", "TuneReport"]
+__all__ = ["Algorithm", "AlgorithmConfig", "TuneReport", "TuningConfig", "TuningOptimizer"]
+
+
+class TuningOptimizer(OptimizerConfig):
+    """AdamW in small steps."""
+
+    lr: float = Field(default=2e-6, gt=0)
+    """Peak learning rate."""
+    weight_decay: float = Field(default=1e-4, ge=0)
+    """Decoupled weight decay; norms and biases are spared."""
+    warmup_ratio: float = Field(default=0.1, ge=0, lt=1)
+    """Share of the steps in which the learning rate rises from 0."""
+
+
+class TuningConfig(TrainingConfig):
+    """Short training that is chosen by all validation users."""
+
+    max_epochs: float = Field(default=2, gt=0)
+    """Passes over the training examples."""
+    batch_size: int = Field(default=1024, ge=1)
+    """Examples in one optimizer step."""
+    optimizer: TuningOptimizer = TuningOptimizer()  # type: ignore[assignment]  # narrows the base's field
+    """Optimizer and schedule."""
+    validate_users: int = Field(default=0, ge=0)
+    """Validation users scored before the first step and at each validation, drawn once; 0 means all."""
 
 
 class AlgorithmConfig(Config):
     """Fields that every algorithm has."""
 
     kind: str
-    training: TrainingConfig
+    training: TuningConfig = TuningConfig()
     """How long it learns, and how."""
 
 

@@ -24,7 +24,6 @@ from sidrec.embeddings.base import ItemEmbeddings
 from sidrec.recommenders.base import Recommender, Validate
 from sidrec.registry import kinds_text
 from sidrec.training.checkpoints import start_digest
-from sidrec.training.config import OptimizerConfig, TrainingConfig
 from sidrec.training.preference_objectives import PREFERENCE_LOSSES, PreferenceLoss
 from sidrec.training.trainer import train_model
 
@@ -54,13 +53,6 @@ class DPO(Algorithm):
         ] = "neighbours"  # type: ignore[assignment]  # The slot makes a Config of the name.
         dropout: bool = True
         """Whether the model keeps its dropout while it is tuned; the reference never has any."""
-        training: TrainingConfig = TrainingConfig(
-            max_epochs=2,
-            batch_size=1024,
-            optimizer=OptimizerConfig(lr=2e-6, weight_decay=1e-4, warmup_ratio=0.1),
-            validate_users=0,
-        )
-        """How long it learns, and how."""
 
         @model_validator(mode="after")
         def _smoothing_is_used(self) -> Self:
