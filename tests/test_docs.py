@@ -45,7 +45,7 @@ def parsed(command: str) -> tuple[str, dict[str, Any]]:
 def test_documented_commands_exist(page: str, command: str) -> None:
     verb, given = parsed(command)
     settings = given.get("settings") or []
-    if verb in ("run", "train") and given["recipe"] in recipe_names():
+    if verb in ("run", "train", "tune") and given["recipe"] in recipe_names():
         load_recipe(given["recipe"], settings)
     elif verb == "prepare":
         parse(PrepareConfig, with_overrides({"reader": {"kind": given["reader"]}}, settings))

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from sidrec.version import __version__
 
 if TYPE_CHECKING:
+    from sidrec.algorithms.dpo import DPO
     from sidrec.config import RunSettings
     from sidrec.data.catalog import Catalog
     from sidrec.data.dataset import Dataset
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
     from sidrec.stages.run import run_recipe
     from sidrec.stages.tokenize import load_semantic_ids, tokenize
     from sidrec.stages.train import train
+    from sidrec.stages.tune import tune
     from sidrec.tokenizers.fsq import FSQ
     from sidrec.tokenizers.given import Given
     from sidrec.tokenizers.letter import Letter
@@ -40,6 +42,7 @@ if TYPE_CHECKING:
     from sidrec.tokenizers.semantic_ids import SemanticIds
 
 __all__ = [
+    "DPO",
     "FSQ",
     "OPQ",
     "RQVAE",
@@ -71,10 +74,12 @@ __all__ = [
     "run_recipe",
     "tokenize",
     "train",
+    "tune",
 ]
 
 _HOME = {
     "Catalog": "sidrec.data.catalog",
+    "DPO": "sidrec.algorithms.dpo",
     "Dataset": "sidrec.data.dataset",
     "ItemEmbeddings": "sidrec.embeddings.base",
     "PrepareConfig": "sidrec.data.preparation",
@@ -104,6 +109,7 @@ _HOME = {
     "run_recipe": "sidrec.stages.run",
     "tokenize": "sidrec.stages.tokenize",
     "train": "sidrec.stages.train",
+    "tune": "sidrec.stages.tune",
 }
 
 

@@ -65,6 +65,14 @@ REGISTRY: dict[str, dict[str, str]] = {
         "tiger": "sidrec.recommenders.tiger:Tiger",
         "decoder": "sidrec.recommenders.decoder:Decoder",
     },
+    "algorithm": {
+        "dpo": "sidrec.algorithms.dpo:DPO",
+    },
+    "pairs": {
+        "neighbours": "sidrec.algorithms.neighbours:NeighbourPairs",
+        "beams": "sidrec.algorithms.beams:BeamPairs",
+        "file": "sidrec.algorithms.pair_file:FilePairs",
+    },
 }
 
 
@@ -75,7 +83,7 @@ def kinds_text(family: str) -> str:
     'tfidf, text, import, collaborative or combine'
     """
     *first, last = REGISTRY[family]
-    return f"{', '.join(first)} or {last}"
+    return f"{', '.join(first)} or {last}" if first else last
 
 
 def load_class(family_name: str, kind: str) -> Any:

@@ -13,6 +13,7 @@ VERBS = (
     "enrich",
     "tokenize",
     "train",
+    "tune",
     "run",
     "recommend",
     "evaluate",

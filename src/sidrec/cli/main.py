@@ -24,6 +24,7 @@ from sidrec.cli import (
     run,
     tokenize,
     train,
+    tune,
 )
 from sidrec.cli.failure import report
 from sidrec.version import __version__
@@ -78,7 +79,9 @@ def _settings(
     del debug, version  # read by Verbs.invoke and by the option's callback
 
 
-for verb in (prepare, enrich, embed, tokenize, train, run, recommend, evaluate, compare, cold_start, inspect, export):
+for verb in (
+    prepare, enrich, embed, tokenize, train, tune, run, recommend, evaluate, compare, cold_start, inspect, export,
+):  # fmt: skip
     verb.add_to(app)
 app.add_typer(recipes.app, name="recipes")
 

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "column_groups",
+    "gate_line",
     "metric_rows",
     "note",
     "print_answers",
@@ -116,6 +117,18 @@ def print_stage(stage: str, result: "StageResult") -> None:
     if result.artifact.kind == "tokenizer":
         for line in code_lines(result.artifact.summary):
             note(f"  {line}")
+    if "gate" in result.artifact.summary:
+        note(f"  {gate_line(result.artifact.summary['gate'])}")
+
+
+def gate_line(gate: Mapping[str, Any]) -> str:
+    """Whether tuning helped, by which figures.
+
+    >>> gate_line({"metric": "ndcg@10", "start": 0.0542, "tuned": 0.0531, "kept": "start"})
+    'validation ndcg@10: 0.0542 before, 0.0531 at best after tuning; the start was kept, weights and all'
+    """
+    kept = "the tuned state was kept" if gate["kept"] == "tuned" else "the start was kept, weights and all"
+    return f"validation {gate['metric']}: {gate['start']:.4f} before, {gate['tuned']:.4f} at best after tuning; {kept}"
 
 
 def code_lines(summary: Mapping[str, Any]) -> list[str]:

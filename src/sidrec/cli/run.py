@@ -26,7 +26,7 @@ def run(
     force: Force = False,
     as_json: Json = False,
 ) -> None:
-    """Prepare, embed, tokenize, train and evaluate; stages that are up to date are skipped."""
+    """Prepare, embed, tokenize, train, tune and evaluate; stages that are up to date are skipped."""
     with run_settings(seed, device, threads) as settings_of_run:
         from sidrec.stages.layout import RunFolder, StageResult
         from sidrec.stages.recipe import load_recipe

@@ -24,6 +24,7 @@ from sidrec.training.config import TrainingConfig, TrainReport
 from sidrec.types import BoolArray, FloatArray, IntArray, Json
 
 if TYPE_CHECKING:
+    from torch import Tensor
     from transformers import PreTrainedModel
 
 __all__ = ["Recommender", "RecommenderConfig", "Validate"]
@@ -184,6 +185,25 @@ class Recommender(Part, ABC):
         raise DataError(
             f"a recommender of kind '{self.config.kind}' has no vectors of items",
             expected="one with a table of items, such as 'sasrec'",
+        )
+
+    def log_probs(self, histories: Histories, rows_BM: IntArray) -> "Tensor":
+        """Log-probabilities float32[B, M] of items as each history's next one, with gradients.
+
+        They are those by which `rank` orders items, of the same inputs: whole histories, which the model cuts
+        itself. Computed with dropout if the model is in training mode, on the device of the model.
+
+        Args:
+            histories: B of them.
+            rows_BM: int[B, M], item rows.
+
+        Raises:
+            DataError: this kind of recommender has none, or was neither fitted nor loaded.
+        """
+        del histories, rows_BM
+        raise DataError(
+            f"a recommender of kind '{self.config.kind}' gives no log-probabilities of items",
+            expected="one that learns by gradients, such as 'sasrec' or 'tiger'",
         )
 
     @property

@@ -29,6 +29,7 @@ from sidrec.embeddings.base import ItemEmbeddings
 from sidrec.random import torch_seed
 from sidrec.recommenders.base import Recommender, RecommenderConfig, Validate
 from sidrec.recommenders.growth import Trained, check_sizes
+from sidrec.recommenders.path_log_probs import path_log_probs
 from sidrec.recommenders.precision import in_precision
 from sidrec.tasks.next_item import ItemTokens, Prompts
 from sidrec.tokenizers.semantic_ids import SemanticIds
@@ -192,6 +193,20 @@ class GenerativeRecommender(Recommender):
             searched = copy.copy(self)
             searched.model = in_precision(self.model, search.precision)
             return beam_search(searched.scorer(search.normalize), self.trie, histories, request, search, run)
+
+    def log_probs(self, histories: Histories, rows_BM: IntArray) -> Tensor:
+        """Summed log-probabilities float32[B, M] of the items' codes, normalised as `config.search` says.
+
+        Arguments are those of `Recommender.log_probs`.
+        """
+        return path_log_probs(
+            self.model,
+            self.level_token_ids,
+            self.prompts(histories),
+            self.read_codes[rows_BM],
+            self.config.search.normalize,
+            self.trie,
+        )
 
     def sample(
         self,

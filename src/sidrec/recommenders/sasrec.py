@@ -28,7 +28,7 @@ from sidrec.training.isolation import isolated_rng
 from sidrec.training.item_loss import ObjectiveConfig
 from sidrec.training.staged import train_stage
 from sidrec.training.trainer import train_model
-from sidrec.types import FloatArray
+from sidrec.types import FloatArray, IntArray
 
 __all__ = ["SASRec"]
 
@@ -169,11 +169,17 @@ class SASRec(Recommender):
 
     def rank(self, histories: Histories, request: Request, run: RunSettings) -> Recommendations:
         """The items with the largest logits after each user's latest items."""
-        with self.evaluating(run) as model:
+        with self.evaluating(run):
+            return rank_scores(self._logits, len(self.catalog), histories, request, run)
 
-            def score(batch: Histories) -> Tensor:
-                recent = batch.last(self.config.max_history)
-                input_ids = torch.from_numpy(recent.padded(fill=0).astype(np.int64)).to(model.device)
-                return model.scores(input_ids, torch.from_numpy(recent.lengths).to(model.device))
+    def log_probs(self, histories: Histories, rows_BM: IntArray) -> Tensor:
+        """Log-softmax float32[B, M] over all items; arguments are those of `Recommender.log_probs`."""
+        _ = self.catalog
+        logits_BN = self._logits(histories)
+        return logits_BN.log_softmax(-1).gather(1, torch.from_numpy(rows_BM.astype(np.int64)).to(logits_BN.device))
 
-            return rank_scores(score, len(self.catalog), histories, request, run)
+    def _logits(self, histories: Histories) -> Tensor:
+        """float32[B, N], logits of every item as the next one after each user's latest items."""
+        recent, device = histories.last(self.config.max_history), self.model.device
+        input_ids = torch.from_numpy(recent.padded(fill=0).astype(np.int64)).to(device)
+        return self.model.scores(input_ids, torch.from_numpy(recent.lengths).to(device))

@@ -13,6 +13,7 @@ from typing import Annotated, Any
 
 from pydantic import Field, SerializeAsAny
 
+from sidrec.algorithms.base import AlgorithmConfig
 from sidrec.artifact import open_artifact
 from sidrec.config import Config, build, load_yaml, merge, parse, part_class, slot, with_overrides
 from sidrec.data.dataset import PartName
@@ -68,6 +69,13 @@ class Recipe(Config):
     ]
     training: TrainingConfig = TrainingConfig()
     """How long it learns and which checkpoint is kept."""
+    algorithm: Annotated[
+        SerializeAsAny[AlgorithmConfig] | None,
+        slot("algorithm"),
+        Field(
+            description=f"How the trained recommender is tuned afterwards: {kinds_text('algorithm')}, or not at all."
+        ),
+    ] = None
     evaluation: Protocol = Protocol()
     """How it is scored, when checkpoints are chosen and at the end."""
 

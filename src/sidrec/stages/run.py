@@ -14,7 +14,8 @@ from sidrec.stages.layout import RunFolder, StageResult, name_for
 from sidrec.stages.prepare import prepare
 from sidrec.stages.recipe import Recipe, needs_item_embeddings, needs_semantic_ids
 from sidrec.stages.tokenize import needs_collaborative, needs_embeddings, tokenize, tokenizer_name
-from sidrec.stages.train import train
+from sidrec.stages.train import train, trained_name
+from sidrec.stages.tune import algorithm_of, tune
 
 __all__ = ["Announce", "Step", "run_recipe"]
 
@@ -24,7 +25,7 @@ class Step:
     """One finished stage of a run.
 
     Attributes:
-        stage: `prepare`, `embed`, `tokenize`, `train` or `evaluate`.
+        stage: `prepare`, `embed`, `tokenize`, `train`, `tune` or `evaluate`.
         result: what it left behind.
     """
 
@@ -49,7 +50,10 @@ def run_recipe(
     source: Path | None = None,
     announce: Announce | None = None,
 ) -> list[Step]:
-    """Prepare, embed, tokenize, train and evaluate on the test part: the stages that the recipe needs.
+    """Prepare, embed, tokenize, train, tune and evaluate on the test part: the stages that the recipe needs.
+
+    Where the recipe tunes, the recommender that it starts from stays in the run, as `NAME-start` unless the same
+    training stands there under another name.
 
     Args:
         folder: the run.
@@ -88,7 +92,12 @@ def run_recipe(
     if needs_semantic_ids(recipe):
         tokenizer = _semantic_ids(folder, recipe, run, force, do)
     vectors = _vectors(folder, recipe.embeddings, run, force, do) if needs_item_embeddings(recipe) else None
-    do("train", lambda: train(folder, recipe, run, name=name, force=force, tokenizer=tokenizer, embeddings=vectors))
+    trained = name
+    if recipe.algorithm is not None:
+        trained = trained_name(folder, recipe, run, f"{name}-start", tokenizer=tokenizer, embeddings=vectors)
+    do("train", lambda: train(folder, recipe, run, name=trained, force=force, tokenizer=tokenizer, embeddings=vectors))
+    if recipe.algorithm is not None:
+        _tune(folder, recipe, run, trained, name, force, do)
     do("evaluate", lambda: evaluate(folder.recommender(name), "test", recipe.evaluation, run, force=force))
     return steps
 
@@ -133,6 +142,15 @@ def _semantic_ids(
         ),
     )
     return name
+
+
+def _tune(folder: RunFolder, recipe: Recipe, run: RunSettings, start: str, name: str, force: bool, do: Do) -> None:
+    """Tune the trained recommender, on vectors of the recipe where the algorithm needs some."""
+    vectors = None
+    if algorithm_of(recipe).needs_embeddings:
+        vectors = embeddings_name(folder, recipe.embeddings, run)
+        do("embed", lambda: embed(folder, recipe.embeddings, run, name=vectors, force=force))
+    do("tune", lambda: tune(folder, recipe, run, start=start, name=name, force=force, embeddings=vectors))
 
 
 def _collaborative(folder: RunFolder, recipe: Recipe, run: RunSettings, force: bool, do: Do) -> str | None:

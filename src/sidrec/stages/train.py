@@ -3,12 +3,14 @@
 import shutil
 import time
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import replace
 
 from sidrec.artifact import Artifact, ArtifactWriter, fingerprint, open_artifact
 from sidrec.config import RunSettings, build
 from sidrec.data.dataset import Dataset
 from sidrec.embeddings.base import ItemEmbeddings
+from sidrec.errors import ArtifactError
 from sidrec.evaluation.protocol import Protocol
 from sidrec.evaluation.validation import validator
 from sidrec.recommenders.base import Recommender
@@ -18,7 +20,7 @@ from sidrec.stages.tokenize import load_semantic_ids
 from sidrec.training.config import TrainingConfig
 from sidrec.types import Json
 
-__all__ = ["train"]
+__all__ = ["SCRATCH_DIGITS", "selection_of", "train", "trained_name"]
 
 SCRATCH_DIGITS = 12
 """Digits of the request's fingerprint in the name of a scratch folder."""
@@ -53,7 +55,7 @@ def train(
     """
     name = name_for(recipe.recommender.kind, name)
     recommender: Recommender = build("recommender", recipe.recommender)
-    selection = _selection(recipe.evaluation)
+    selection = selection_of(recipe.evaluation)
     request = _request(folder, recipe, recommender, selection, run, {"tokenizer": tokenizer, "embeddings": embeddings})
     scratch = run.scratch or folder.scratch(f"{name}-{fingerprint(**request)[:SCRATCH_DIGITS]}")
     parents = request["parents"]
@@ -65,6 +67,27 @@ def train(
     if run.scratch is None:
         _remove_scratch(folder, name)
     return result
+
+
+def trained_name(
+    folder: RunFolder,
+    recipe: Recipe,
+    run: RunSettings,
+    name: str,
+    *,
+    tokenizer: str | None = None,
+    embeddings: str | None = None,
+) -> str:
+    """What the recommender of this training is called in the run, if it stands there already; else `name`."""
+    recommender: Recommender = build("recommender", recipe.recommender)
+    named = {"tokenizer": tokenizer, "embeddings": embeddings}
+    request = _request(folder, recipe, recommender, selection_of(recipe.evaluation), run, named)
+    wanted = fingerprint(**request)
+    for known in folder.names("recommender"):
+        with suppress(ArtifactError):
+            if open_artifact(folder.recommender(known), "recommender").fingerprint == wanted:
+                return known
+    return name
 
 
 def _request(
@@ -96,7 +119,7 @@ def _remove_scratch(folder: RunFolder, name: str) -> None:
         shutil.rmtree(path, ignore_errors=True)
 
 
-def _selection(protocol: Protocol) -> Protocol:
+def selection_of(protocol: Protocol) -> Protocol:
     """The rules by which checkpoints are chosen: only what the primary metric depends on.
 
     A setting that changes reports alone (more cut-offs, other slices) must not train again.

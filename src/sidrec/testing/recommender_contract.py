@@ -63,6 +63,7 @@ def check_recommender(
     _check_allowed(recommender, histories)
     _check_short_lists(recommender, histories)
     _check_batches(recommender, histories)
+    _check_log_probs(recommender, histories)
     _check_ids(recommender, histories)
     _check_unknown_item(recommender)
     _check_config(recommender)
@@ -122,6 +123,22 @@ def _check_lists(recommender: Recommender, histories: Histories) -> None:
         assert all(one >= two for one, two in pairwise(scores)), "scores do not fall"
         assert all(one or not two for one, two in pairwise(found)), "an item stands after an empty place"
     _same(out, _rank(recommender, histories), "ranking twice")
+
+
+def _check_log_probs(recommender: Recommender, histories: Histories) -> None:
+    try:
+        recommender.log_probs(histories, np.zeros((len(histories), 1), np.int64))
+    except DataError:
+        return  # not every kind has some
+    out = _rank(recommender, histories, exclude_seen=False, exact=True)
+    logps = recommender.log_probs(histories, out.rows)
+    assert logps.requires_grad, "log-probabilities have no gradient"
+    found = logps.detach().cpu().numpy()
+    assert found.shape == out.rows.shape, f"log-probabilities have shape {found.shape}"
+    assert (found <= 1e-6).all(), "a log-probability is above 0"
+    # A score may be a log-probability up to a constant of the user.
+    differences = (found - found[:, :1]) - (out.scores - out.scores[:, :1])
+    assert np.abs(differences).max() < 1e-3, "log-probabilities do not order items as the scores do"
 
 
 def _check_exclusion(recommender: Recommender, histories: Histories) -> None:

@@ -62,6 +62,9 @@ class TrainReport:
         best_step: step of that value.
         losses: (step, mean training loss since the last entry).
         earlier: reports of the stages of training before this one, the first one first.
+        start_metric: the primary metric before the first step; None unless the start was validated, which is then kept
+            (as step 0) where no later state is better.
+        trained_metric: its best value after a step; None without validation.
     """
 
     steps: int
@@ -71,6 +74,8 @@ class TrainReport:
     best_metric: float | None
     best_step: int
     losses: tuple[tuple[int, float], ...]
+    start_metric: float | None = None
+    trained_metric: float | None = None
     earlier: tuple["TrainReport", ...] = ()
 
     def as_json(self) -> Json:

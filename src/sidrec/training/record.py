@@ -26,6 +26,8 @@ class TrainRecord:
         best_step: step of that value.
         validated_step: step of the last validation.
         misses: validations since the best one.
+        start_metric: value before the first step, where that was validated too.
+        trained_metric: best value after a step.
         best_weights: the state dict of that step, on the CPU.
     """
 
@@ -35,6 +37,8 @@ class TrainRecord:
     best_step: int = 0
     validated_step: int = 0
     misses: int = 0
+    start_metric: float | None = None
+    trained_metric: float | None = None
     best_weights: dict[str, Tensor] = field(default_factory=dict[str, Tensor])
 
     def add_loss(self, step: int, loss: float, every: int) -> None:
@@ -52,6 +56,10 @@ class TrainRecord:
     def add_validation(self, step: int, value: float, model: nn.Module) -> None:
         """Note a validation; keep the weights if it is the best so far (the first of equals)."""
         self.validated_step = step
+        if step == 0:
+            self.start_metric = value
+        elif self.trained_metric is None or value > self.trained_metric:
+            self.trained_metric = value
         if self.best_metric is None or value > self.best_metric:
             self.best_metric, self.best_step, self.misses = value, step, 0
             self.best_weights = {

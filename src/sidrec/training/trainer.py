@@ -42,6 +42,7 @@ def train_model(
     *,
     validate: Validation | None = None,
     frozen: FrozenRows | None = None,
+    keep_start: bool = False,
 ) -> TrainReport:
     """Train a model in place and leave it, in evaluation mode, in the state that validated best.
 
@@ -56,6 +57,7 @@ def train_model(
         run: seed, device, progress, scratch.
         validate: scores the model as it is now, primary metric first; higher is better.
         frozen: rows of a table of the model that stay as they are.
+        keep_start: validate the first state too, and keep it unless a later one is better.
 
     Raises:
         TrainingError: the loss is not finite.
@@ -73,6 +75,7 @@ def train_model(
         trainer = _Trainer(model, examples, training, run, folder, validate)
         trainer.frozen = frozen
         watch = trainer.watch
+        watch.keeps_start = keep_start
         with run.progress("train", watch.total) as advance:
             watch.advance = advance
             trainer.train(resume_from_checkpoint=None if checkpoint is None else str(checkpoint))
@@ -201,6 +204,8 @@ class _Trainer(Trainer):
             best_metric=record.best_metric,
             best_step=record.best_step if record.best_metric is not None else self.state.global_step,
             losses=tuple(record.losses),
+            start_metric=record.start_metric,
+            trained_metric=record.trained_metric,
         )
 
 

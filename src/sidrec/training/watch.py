@@ -54,6 +54,8 @@ class StepWatch(TrainerCallback):
     ) -> None:
         self.model, self.batches, self.training = model, batches, training
         self.validate, self.keeps_checkpoints = validate, keeps_checkpoints
+        self.keeps_start = False
+        """Whether the state before the first step is validated and kept like those after it."""
         self.steps_per_epoch = ceil(len(batches.lengths) / batches.step_size)
         self.total = training.max_steps or ceil(training.max_epochs * self.steps_per_epoch)
         """Steps of the whole run, unless it stops early."""
@@ -77,6 +79,8 @@ class StepWatch(TrainerCallback):
             self._tell(state.global_step)
         self.step = state.global_step
         self.saved_at = self.resumed_at = time.perf_counter()
+        if self.keeps_start and self.validate is not None and not self.step:
+            self._validate(self.validate)
 
     def on_epoch_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         """Set the order of the epoch, also of one that a resumed run enters in the middle."""

@@ -1,0 +1,1 @@
+"""Post-training: a fitted recommender goes on to learn what next-item prediction does not teach."""

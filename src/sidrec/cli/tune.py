@@ -1,0 +1,45 @@
+"""`sidrec tune`: a trained recommender → one that was tuned further, or the same one."""
+
+from typing import Annotated
+
+import typer
+
+from sidrec.cli.options import Device, Force, Json, Name, RunPath, Seed, Settings, Threads
+from sidrec.cli.output import print_json, print_stage, stage_json
+from sidrec.cli.session import run_settings
+
+__all__ = ["add_to", "tune"]
+
+
+def tune(
+    recipe: Annotated[str, typer.Argument(help="Recipe with an algorithm, such as sasrec-dpo, or a YAML file.")],
+    run: RunPath,
+    start: Annotated[str, typer.Option("--from", help="Which recommender of the run to start from; it stays.")],
+    settings: Settings = None,
+    name: Name = None,
+    embeddings: Annotated[str | None, typer.Option("--embeddings", help="Which vectors of the run.")] = None,
+    seed: Seed = 0,
+    device: Device = "auto",
+    threads: Threads = 0,
+    force: Force = False,
+    as_json: Json = False,
+) -> None:
+    """Tune a recommender of the run by a recipe's algorithm; kept only if it is better on validation users."""
+    with run_settings(seed, device, threads) as settings_of_run:
+        from sidrec.stages.layout import RunFolder
+        from sidrec.stages.recipe import load_recipe
+        from sidrec.stages.tune import tune as stage
+
+        checked = load_recipe(recipe, settings or [])
+        result = stage(
+            RunFolder(run), checked, settings_of_run, start=start, name=name, force=force, embeddings=embeddings
+        )
+    if as_json:
+        print_json(stage_json("tune", result))
+    else:
+        print_stage("tune", result)
+
+
+def add_to(app: typer.Typer) -> None:
+    """Register the verb."""
+    app.command()(tune)
