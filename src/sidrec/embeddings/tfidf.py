@@ -124,7 +124,7 @@ class TfidfEmbedder(ContentEmbedder):
             advance()
         if config.normalize:
             vectors = unit_length(vectors)
-        missing = rows_without_text(catalog, config.fields)
+        missing = rows_without_text(described(catalog, config.facts), config.fields)
         return ItemEmbeddings(vectors, f"tfidf, {dims} dimensions", catalog.digest, missing)
 
     def save(self, directory: Path) -> None:

@@ -1,6 +1,6 @@
 """One value a field, by precedence; lists united in a stable order; one line of text."""
 
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from sidrec.embeddings.enrich.answers import Facts
@@ -49,6 +49,7 @@ SOURCES = st.dictionaries(st.sampled_from("abc"), st.dictionaries(st.sampled_fro
 
 
 @given(SOURCES)
+@settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])  # a busy machine draws slowly
 def test_nothing_is_lost_and_nothing_invented(sources: dict[str, Facts]) -> None:
     found = merged(sources)
     assert set(found) == {name for facts in sources.values() for name in facts}
