@@ -220,50 +220,6 @@ def test_exact_search_goes_on_only_for_who_needs_it():
     assert plain < sum(scored) < 2 * plain
 
 
-def test_exact_search_expands_only_prefixes_above_the_last_leaf():
-    """Every prefix that it scored beyond the beam is above the k-th score that it began with."""
-    expanded = []
-
-    class Watching(TableScorer):
-        def step(self, state, level, parents_UW, codes_UW):
-            logp = super().step(state, level, parents_UW, codes_UW)
-            expanded.append((level, None if parents_UW is None else state.nodes_UM[0, -parents_UW.shape[1] :].tolist()))
-            return logp
-
-    problem = large_problem(exclude_seen=False)
-    problem.histories, problem.config = Histories.of([[3, 4]]), BeamConfig(beams=10)
-    problem.scorer = Watching((8, 8, 8), sharpness=0.5)
-    worst = search(problem).scores[0, -1]
-    beam_steps = len(expanded)
-    expanded.clear()
-    best = search(problem, exact=True).scores[0, -1]
-    beyond = [(level, node) for level, nodes in expanded[beam_steps:] for node in nodes]
-    assert beyond
-    assert len(beyond) == len(set(beyond))
-    scores = prefix_scores(problem)
-    assert all(scores[node] > worst for _, node in beyond)
-    wanted = {node for node, score in scores.items() if score > best}
-    assert wanted <= {node for _, nodes in expanded for node in nodes or []}
-
-
-def prefix_scores(problem: Problem) -> dict[int, float]:
-    """Score of every prefix of one and of two codes of the catalogue, by the hash that stands for it."""
-    scorer, scores = TableScorer(problem.scorer.level_sizes, sharpness=problem.scorer.sharpness), {}
-    state = scorer.start(problem.histories)
-    first = scorer.step(state, 0, None, None)[0, 0]
-    ones = sorted({int(path[0]) for path in problem.codes})
-    second = scorer.step(state, 1, torch.zeros(1, len(ones), dtype=torch.long), torch.tensor([ones]))[0]
-    hashes = state.nodes_UM[0].tolist()
-    for place, code in enumerate(ones):
-        scores[hashes[1 + place]] = float(first[code])
-    twos = sorted({(int(path[0]), int(path[1])) for path in problem.codes})
-    parents = torch.tensor([[1 + ones.index(one) for one, _ in twos]])
-    scorer.step(state, 2, parents, torch.tensor([[two for _, two in twos]]))
-    for (one, two), name in zip(twos, state.nodes_UM[0, -len(twos) :].tolist(), strict=True):
-        scores[name] = float(first[one] + second[ones.index(one), two])
-    return scores
-
-
 def test_excluded_items_never_hold_a_beam():
     # All but one item of the best branch are seen; one beam must still find the best unseen item.
     problem = large_problem(k=1)
