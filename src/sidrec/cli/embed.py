@@ -5,7 +5,7 @@ from typing import Annotated
 import typer
 
 from sidrec.cli.options import Device, Force, Json, Name, RunPath, Seed, Settings, Threads
-from sidrec.cli.output import print_json, print_stage, stage_json
+from sidrec.cli.output import print_outcome
 from sidrec.cli.session import run_settings
 from sidrec.registry import kinds_text
 
@@ -31,10 +31,7 @@ def embed(
 
         config = part_config("embedder", kind, settings or [])
         result = stage(RunFolder(run), config, settings_of_run, name=name, force=force)
-    if as_json:
-        print_json(stage_json("embed", result))
-    else:
-        print_stage("embed", result)
+    print_outcome("embed", result, as_json=as_json)
 
 
 def add_to(app: typer.Typer) -> None:

@@ -24,6 +24,7 @@ __all__ = [
     "print_inspection",
     "print_json",
     "print_lines",
+    "print_outcome",
     "print_stage",
     "print_table",
     "stage_json",
@@ -119,6 +120,14 @@ def print_stage(stage: str, result: "StageResult") -> None:
             note(f"  {line}")
     if "gate" in result.artifact.summary:
         note(f"  {gate_line(result.artifact.summary['gate'])}")
+
+
+def print_outcome(stage: str, result: "StageResult", *, as_json: bool) -> None:
+    """What a stage left behind: JSON on stdout, or one line on stderr."""
+    if as_json:
+        print_json(stage_json(stage, result))
+    else:
+        print_stage(stage, result)
 
 
 def gate_line(gate: Mapping[str, Any]) -> str:

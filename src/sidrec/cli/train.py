@@ -5,7 +5,7 @@ from typing import Annotated
 import typer
 
 from sidrec.cli.options import Device, Force, Json, Name, RunPath, Seed, Settings, Threads
-from sidrec.cli.output import print_json, print_stage, stage_json
+from sidrec.cli.output import print_outcome
 from sidrec.cli.session import run_settings
 from sidrec.recipes import label
 
@@ -44,10 +44,7 @@ def train(
             tokenizer=tokenizer,
             embeddings=embeddings,
         )
-    if as_json:
-        print_json(stage_json("train", result))
-    else:
-        print_stage("train", result)
+    print_outcome("train", result, as_json=as_json)
 
 
 def add_to(app: typer.Typer) -> None:

@@ -5,7 +5,7 @@ from typing import Annotated
 import typer
 
 from sidrec.cli.options import Device, Force, Json, Name, RunPath, Seed, Settings, Threads
-from sidrec.cli.output import print_json, print_stage, stage_json
+from sidrec.cli.output import print_outcome
 from sidrec.cli.session import run_settings
 
 __all__ = ["add_to", "tune"]
@@ -34,10 +34,7 @@ def tune(
         result = stage(
             RunFolder(run), checked, settings_of_run, start=start, name=name, force=force, embeddings=embeddings
         )
-    if as_json:
-        print_json(stage_json("tune", result))
-    else:
-        print_stage("tune", result)
+    print_outcome("tune", result, as_json=as_json)
 
 
 def add_to(app: typer.Typer) -> None:
