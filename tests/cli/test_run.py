@@ -151,3 +151,19 @@ def test_which_vectors_a_recommender_starts_from(sidrec, prepared: Path, small: 
     assert sidrec(*train, "--embeddings", "two").code == 0
     found = open_artifact(prepared / "recommenders" / "sasrec-text")
     assert found.parents["embeddings"] == open_artifact(prepared / "embeddings" / "two").digest
+
+
+def test_run_says_whether_a_result_lies_in_the_band_of_its_recipe(sidrec, prepared: Path, tmp_path: Path) -> None:
+    counts = open_artifact(prepared / "dataset", "dataset").summary
+    known = "".join(f"    {name}: {counts[name]}\n" for name in ("users", "items", "interactions"))
+    recipe = tmp_path / "mine.yaml"
+    recipe.write_text(
+        "recommender: popularity\nexpected:\n"
+        f"  - dataset: the toy\n{known}    source: arithmetic\n    metrics: {{hit@10: [0, 1], ndcg@10: [1.1, 1.2]}}\n"
+    )
+    done = sidrec("run", recipe, "--run", prepared)
+    assert done.code == 0, done.err
+    assert "inside the band, 0.0000 to 1.0000 expected on the toy (arithmetic)" in done.err
+    assert "BELOW the band" in done.err
+    places = [verdict["place"] for verdict in sidrec("run", recipe, "--run", prepared, "--json").json["expected"]]
+    assert places == ["inside", "below"]

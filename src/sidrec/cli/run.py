@@ -28,6 +28,8 @@ def run(
 ) -> None:
     """Prepare, embed, tokenize, train, tune and evaluate; stages that are up to date are skipped."""
     with run_settings(seed, device, threads) as settings_of_run:
+        from sidrec.artifact import open_artifact
+        from sidrec.stages.expected import verdicts
         from sidrec.stages.layout import RunFolder, StageResult
         from sidrec.stages.recipe import load_recipe
         from sidrec.stages.run import run_recipe
@@ -46,10 +48,16 @@ def run(
             source=path,
             announce=announce,
         )
+        scores = steps[-1].result.artifact.summary
+        dataset = open_artifact(RunFolder(run).dataset, "dataset").summary
+        found = verdicts(checked.expected, checked.evaluation, dataset, scores)
     if as_json:
-        print_json({"stages": [stage_json(step.stage, step.result) for step in steps]})
+        stages = [stage_json(step.stage, step.result) for step in steps]
+        print_json({"stages": stages, "expected": [verdict.as_json() for verdict in found]})
         return
-    print_evaluation(steps[-1].result.artifact.summary)
+    print_evaluation(scores)
+    for verdict in found:
+        note(str(verdict))
 
 
 def add_to(app: typer.Typer) -> None:

@@ -23,6 +23,7 @@ from sidrec.evaluation.protocol import Protocol
 from sidrec.recipes import SUFFIXES, read
 from sidrec.recommenders.base import RecommenderConfig
 from sidrec.registry import kinds_text
+from sidrec.stages.expected import Band
 from sidrec.stages.layout import RunFolder
 from sidrec.training.config import TrainingConfig
 from sidrec.types import Json
@@ -78,6 +79,8 @@ class Recipe(Config):
     ] = None
     evaluation: Protocol = Protocol()
     """How it is scored, when checkpoints are chosen and at the end."""
+    expected: tuple[Band, ...] = ()
+    """What the test part is expected to give on known data; `sidrec run` says whether it does."""
 
 
 def needs_semantic_ids(recipe: Recipe) -> bool:
@@ -121,6 +124,8 @@ def _base_of(name: str, where: str) -> dict[str, Any]:
             where=where,
             next="name the first of them and repeat the differences here",
         )
+    # What one recipe reaches says nothing of another one that starts from it.
+    data.pop("expected", None)
     return data
 
 

@@ -1,0 +1,64 @@
+"""Bands are applied to the data and rules that they belong to, and to nothing else."""
+
+from pathlib import Path
+
+import pytest
+
+from sidrec.config import parse
+from sidrec.errors import ConfigError
+from sidrec.evaluation.protocol import Protocol
+from sidrec.stages.expected import Band, verdicts
+from sidrec.stages.recipe import load_recipe, show_recipe
+
+FIELDS = {
+    "dataset": "Beauty",
+    "users": 10,
+    "items": 20,
+    "interactions": 100,
+    "exclude_seen": False,
+    "metrics": {"hit@10": [0.08, 0.09], "ndcg@10": [0.04, 0.05]},
+    "source": "own runs, three seeds",
+}
+BAND = parse(Band, FIELDS)
+DATASET = {"users": 10, "items": 20, "interactions": 100}
+RULES = Protocol(exclude_seen=False)
+
+
+@pytest.mark.parametrize(
+    ("value", "place"),
+    [(0.0799, "below"), (0.08, "inside"), (0.09, "inside"), (0.0901, "above"), (None, "not measured")],
+)
+def test_the_ends_of_a_band_belong_to_it(value: float | None, place: str) -> None:
+    scores = {"ndcg@10": 0.045} | ({} if value is None else {"hit@10": value})
+    first, second = verdicts([BAND], RULES, DATASET, scores)
+    assert (first.metric, first.place, second.place) == ("hit@10", place, "inside")
+    assert first.as_json()["place"] == place
+    assert "Beauty" in str(first)
+    assert "own runs" in str(first)
+
+
+@pytest.mark.parametrize("key", ["users", "items", "interactions"])
+def test_other_data_have_no_band(key: str) -> None:
+    assert not verdicts([BAND], RULES, DATASET | {key: 11}, {"hit@10": 0.08})
+
+
+def test_other_rules_have_no_band() -> None:
+    assert not verdicts([BAND], Protocol(), DATASET, {"hit@10": 0.08})
+    assert not verdicts([BAND], Protocol(exclude_seen=False, max_users=5), DATASET, {"hit@10": 0.08})
+
+
+def test_a_band_upside_down_is_refused() -> None:
+    with pytest.raises(ConfigError, match=r"hit@10 runs from 0.09 down to 0.08"):
+        parse(Band, FIELDS | {"metrics": {"hit@10": [0.09, 0.08]}})
+
+
+def test_a_recipe_does_not_take_over_the_bands_of_the_one_it_starts_from(tmp_path: Path) -> None:
+    base, mine = tmp_path / "base.yaml", tmp_path / "mine.yaml"
+    base.write_text(f"recommender: sasrec\nexpected: [{FIELDS}]\n")
+    mine.write_text("extends: base.yaml\n")
+    recipe = load_recipe(str(base))
+    assert recipe.expected == (BAND,)
+    assert not load_recipe(str(mine)).expected
+    shown = tmp_path / "shown.yaml"
+    shown.write_text(show_recipe(recipe))
+    assert load_recipe(str(shown)) == recipe
