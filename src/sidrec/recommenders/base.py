@@ -30,6 +30,8 @@ if TYPE_CHECKING:
 __all__ = ["Recommender", "RecommenderConfig", "Validate"]
 
 FILE = "recommender.json"
+SCORES_AT_ONCE = 2**22
+"""Scores of all items of a batch of users that `score_items` lets a recommender compute at once."""
 
 Validate = Callable[["Recommender"], dict[str, float]]
 """Scores a recommender on validation users: metric name → value, the primary metric first."""
@@ -205,6 +207,20 @@ class Recommender(Part, ABC):
             f"a recommender of kind '{self.config.kind}' gives no log-probabilities of items",
             expected="one that learns by gradients, such as 'sasrec' or 'tiger'",
         )
+
+    def score_items(self, histories: Histories, rows_UM: IntArray, run: RunSettings) -> FloatArray:
+        """The values float32[U, M] of `log_probs` as ranking needs them: in batches, without gradients and dropout.
+
+        Arguments and errors are those of `log_probs`; the device is the run's.
+        """
+        out_UM = np.empty(rows_UM.shape, np.float32)
+        by_length = np.argsort(histories.lengths, kind="stable")
+        size = max(1, SCORES_AT_ONCE // len(self.catalog))
+        with self.evaluating(run):
+            for start in range(0, len(by_length), size):
+                users = by_length[start : start + size]
+                out_UM[users] = self.log_probs(histories.take(users), rows_UM[users]).float().cpu().numpy()
+        return out_UM
 
     @property
     def max_ties(self) -> int:

@@ -139,6 +139,9 @@ def _check_log_probs(recommender: Recommender, histories: Histories) -> None:
     # A score may be a log-probability up to a constant of the user.
     differences = (found - found[:, :1]) - (out.scores - out.scores[:, :1])
     assert np.abs(differences).max() < 1e-3, "log-probabilities do not order items as the scores do"
+    again = recommender.score_items(histories, out.rows, RUN)
+    assert again.dtype == np.float32, f"scores of items are {again.dtype}"
+    assert np.allclose(again, found, rtol=1e-4, atol=1e-4), "score_items and log_probs give different values"
 
 
 def _check_exclusion(recommender: Recommender, histories: Histories) -> None:
