@@ -68,6 +68,18 @@ def test_each_user_has_own_paths_and_neighbours_change_nothing(monkeypatch):
     assert scores_of(scorer, ALL[:, :0]).shape == (3, 0)
 
 
+def test_items_of_equal_codes_tie_to_the_last_bit():
+    class Uneven(TableScorer):
+        """Rounds each place of a call otherwise, as a processor may."""
+
+        def step(self, *arguments):
+            logp_UWK = super().step(*arguments)
+            return logp_UWK * (1 + 1e-4 * torch.arange(logp_UWK.shape[1])[:, None])
+
+    found = scores_of(Uneven(SIZES), ALL)
+    assert np.array_equal(found[:, 3], found[:, 5])
+
+
 def test_the_state_stays_as_it_was():
     scorer = TableScorer(SIZES)
     state = scorer.start(HISTORIES)

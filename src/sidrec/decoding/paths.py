@@ -1,7 +1,8 @@
 """Scores of given code paths, without gradients: prompts are read once a user, paths are branches of the scorer's tree.
 
-What a search would say about items that somebody else has found, ensembles for one. Prefixes that paths share are
-scored once a path, which costs little beside the prompt.
+What a search would say about items that somebody else has found, ensembles for one. Each path of a user is scored
+once, so that items with equal codes tie to the last bit; prefixes that paths share are scored once a path, which costs
+little beside the prompt.
 
 Legend: U users · M paths a user · L levels · K codes of a level.
 """
@@ -39,13 +40,41 @@ def path_scores(
     Raises:
         DataError: the scorer gives NaN.
     """
-    users = torch.arange(len(codes_UML))
-    starts = range(0, codes_UML.shape[1], PATHS_AT_ONCE)
-    blocks = [codes_UML[:, first : first + PATHS_AT_ONCE] for first in starts]
-    parts = [_block_scores(scorer, state.select(users), trie, block, normalize) for block in blocks]
-    scores_UM = torch.cat(parts, dim=1) if parts else torch.zeros(codes_UML.shape[:2])
-    refuse_nan(scores_UM.isnan().any())
-    return scores_UM
+    num_users, num_paths, num_levels = codes_UML.shape
+    if not codes_UML.size:
+        return torch.zeros(num_users, num_paths)
+    leaves_UM = trie.nodes_of(codes_UML.reshape(-1, num_levels)).reshape(num_users, num_paths)
+    first_UW, place_UM = _different(leaves_UM)
+    users = torch.arange(num_users)
+    parts: list[Tensor] = []
+    for start in range(0, first_UW.shape[1], PATHS_AT_ONCE):
+        block_UWL = np.take_along_axis(codes_UML, first_UW[:, start : start + PATHS_AT_ONCE, None], axis=1)
+        parts.append(_block_scores(scorer, state.select(users), trie, block_UWL, normalize))
+    scores_UW = torch.cat(parts, dim=1)
+    refuse_nan(scores_UW.isnan().any())
+    return scores_UW.gather(1, torch.from_numpy(place_UM).to(scores_UW.device))
+
+
+def _different(leaves_UM: IntArray) -> tuple[IntArray, IntArray]:
+    """Each user's different leaves: int64[U, W], where one stands of each, and int64[U, M], which of them each is.
+
+    Users with fewer repeat their first.
+
+    >>> first, place = _different(np.array([[5, 3, 5], [7, 7, 7]]))
+    >>> first.tolist(), place.tolist()
+    ([[1, 0], [0, 0]], [[1, 0, 1], [0, 0, 0]])
+    """
+    order_UM = leaves_UM.argsort(axis=1, kind="stable")
+    sorted_UM = np.take_along_axis(leaves_UM, order_UM, axis=1)
+    is_new_UM = np.ones(leaves_UM.shape, np.bool_)
+    is_new_UM[:, 1:] = sorted_UM[:, 1:] != sorted_UM[:, :-1]
+    number_UM = is_new_UM.cumsum(axis=1) - 1
+    place_UM = np.empty_like(number_UM)
+    np.put_along_axis(place_UM, order_UM, number_UM, axis=1)
+    first_UW = np.repeat(order_UM[:, :1], number_UM.max(initial=-1) + 1, axis=1)
+    users, columns = np.nonzero(is_new_UM)
+    first_UW[users, number_UM[users, columns]] = order_UM[users, columns]
+    return first_UW, place_UM
 
 
 def _block_scores(
