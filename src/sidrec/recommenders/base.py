@@ -2,7 +2,7 @@
 
 import json
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Generator, Iterable, Sequence
+from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self
@@ -91,6 +91,11 @@ class Recommender(Part, ABC):
         """Whether `fit` needs vectors of the items."""
         return False
 
+    @property
+    def member_names(self) -> tuple[str, ...]:
+        """Names of the trained recommenders of the run that `fit` puts together."""
+        return ()
+
     @abstractmethod
     def fit(
         self,
@@ -101,6 +106,7 @@ class Recommender(Part, ABC):
         semantic_ids: SemanticIds | None = None,
         item_embeddings: ItemEmbeddings | None = None,
         validate: Validate | None = None,
+        members: "Mapping[str, Recommender] | None" = None,
     ) -> TrainReport:
         """Learn from the training examples of a dataset; keep the state that validated best.
 
@@ -114,6 +120,7 @@ class Recommender(Part, ABC):
             semantic_ids: codes of the items; those that need none pass them over.
             item_embeddings: vectors of the items; those that need none pass them over.
             validate: scores the recommender as it is now; higher is better.
+            members: trained recommenders by name; those that are made of none pass them over.
         """
 
     @abstractmethod

@@ -6,6 +6,7 @@ all items at once are elsewhere (`sasrec`, the baselines).
 
 import copy
 from abc import abstractmethod
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Self
 
@@ -170,6 +171,7 @@ class GenerativeRecommender(Recommender):
         semantic_ids: SemanticIds | None = None,
         item_embeddings: ItemEmbeddings | None = None,
         validate: Validate | None = None,
+        members: Mapping[str, Recommender] | None = None,
     ) -> TrainReport:
         """Train from scratch on the training targets; keep the weights that validated best.
 
