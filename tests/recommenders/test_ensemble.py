@@ -321,6 +321,16 @@ def test_wrong_members():
         together(TWELVE, [good, good], weights="validation")
 
 
+def test_what_an_ensemble_cannot_do_is_said(models):
+    ensemble = together(SIXTY, models)
+    with pytest.raises(DataError, match="'ensemble' gives no log-probabilities"):
+        ensemble.log_probs(RAGGED, np.zeros((5, 1), int))
+    with pytest.raises(DataError, match="'ensemble' cannot recommend items that it was not trained on"):
+        ensemble.extended(SIXTY.catalog, models[1].semantic_ids)
+    with pytest.raises(DataError, match="never fitted"):
+        Ensemble(members=["a", "b"]).rank(RAGGED, Request(), RUN)
+
+
 def test_a_member_that_gives_no_numbers_is_refused():
     broken = table(FOUR, [[np.nan, 0.5, 0.2, 0.3]])
     with pytest.raises(DataError, match="not numbers"):
