@@ -23,6 +23,7 @@ class Case:
         quick: training for the contract, which asks for no quality.
         learns: training with which it reaches hit@1 = 1 on the cycle, or None where it cannot.
         why_not: why it cannot.
+        members: name → case of a recommender that it is made of; trained as this one is, `quick` or `learns`.
     """
 
     kind: str
@@ -31,6 +32,7 @@ class Case:
     quick: TrainingConfig = QUICK
     learns: TrainingConfig | None = None
     why_not: str = ""
+    members: "dict[str, Case]" = field(default_factory=dict)
 
 
 SMALL_SASREC = {"hidden_size": 32, "num_layers": 1, "dropout": 0.0, "max_history": 8}
@@ -101,6 +103,22 @@ CASES = [
         "decoder",
         fields={"d_model": 32, "num_heads": 2, "d_ff": 64, "num_layers": 2, "dropout": 0.0, "max_history": 4},
         learns=TrainingConfig(max_epochs=90, batch_size=64, optimizer=OptimizerConfig(lr=5e-3)),
+    ),
+]
+CASES += [
+    Case(
+        "ensemble",
+        fields={"members": ["sasrec", "decoder"], "candidates": 6},
+        note="SASRec and decoder",
+        learns=LEARNS_SASREC,
+        members={"sasrec": CASES[2], "decoder": CASES[-1]},
+    ),
+    Case(
+        "ensemble",
+        fields={"members": ["one", "two"], "weights": [2, 1]},
+        note="two SASRec, weighted",
+        learns=LEARNS_SASREC,
+        members={"one": CASES[2], "two": CASES[4]},
     ),
 ]
 

@@ -64,6 +64,7 @@ REGISTRY: dict[str, dict[str, str]] = {
         "sasrec": "sidrec.recommenders.sasrec:SASRec",
         "tiger": "sidrec.recommenders.tiger:Tiger",
         "decoder": "sidrec.recommenders.decoder:Decoder",
+        "ensemble": "sidrec.recommenders.ensemble:Ensemble",
     },
     "algorithm": {
         "dpo": "sidrec.algorithms.dpo:DPO",

@@ -2,6 +2,7 @@
 
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -24,6 +25,14 @@ def make(case: Case):
     return cls(parse(cls.Config, {"kind": case.kind, **case.fields}))
 
 
+def members(case: Case, how: str) -> dict[str, Any]:
+    """What a case's `fit` is given besides data: the members, trained as the case itself."""
+    made = {name: make(member) for name, member in case.members.items()}
+    for name, member in case.members.items():
+        made[name].fit(DATASET, getattr(member, how), RunSettings(seed=1, device="cpu"), semantic_ids=IDS)
+    return {"members": made} if made else {}
+
+
 def name(case: Case) -> str:
     return f"{case.kind}, {case.note}" if case.note else case.kind
 
@@ -34,14 +43,14 @@ def test_every_recommender_has_a_case():
 
 @pytest.mark.parametrize("case", CASES, ids=name)
 def test_contract(case):
-    check_recommender(lambda: make(case), DATASET, IDS, case.quick)
+    check_recommender(lambda: make(case), DATASET, IDS, case.quick, **members(case, "quick"))
 
 
 @pytest.mark.parametrize("case", [case for case in CASES if case.learns], ids=name)
 def test_learns_the_cycle(case):
     recommender = make(case)
     run = RunSettings(seed=1, device="cpu")
-    report = recommender.fit(DATASET, case.learns, run, semantic_ids=IDS)
+    report = recommender.fit(DATASET, case.learns, run, semantic_ids=IDS, **members(case, "learns"))
     assert not report.losses or report.losses[-1][1] < report.losses[0][1]
     found = recommender.rank(DATASET.histories("test"), Request(k=1), run)
     assert np.array_equal(found.rows[:, 0], DATASET.targets("test"))

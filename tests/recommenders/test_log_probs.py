@@ -128,3 +128,27 @@ def test_counting_and_unfitted_recommenders_say_so():
         popularity.log_probs(LONG, np.zeros((3, 1), int))
     with pytest.raises(DataError, match="never fitted"):
         SASRec().log_probs(LONG, np.zeros((3, 1), int))
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("normalize", NORMALIZE)
+def test_scores_of_items_are_log_probabilities(kind, normalize):
+    recommender = make(kind, normalize)
+    rows = np.random.default_rng(1).integers(60, size=(len(RAGGED), 9))
+    expected = recommender.log_probs(RAGGED, rows).detach().numpy()
+    assert np.allclose(recommender.score_items(RAGGED, rows, RUN), expected, atol=5e-5)
+    alone = recommender.score_items(RAGGED.take(slice(3, 4)), rows[3:4], RUN)
+    assert np.allclose(alone, expected[3:4], atol=5e-5)
+    assert recommender.score_items(RAGGED.take(slice(0, 0)), rows[:0], RUN).shape == (0, 9)
+
+
+def test_scores_of_sasrec_are_without_dropout_in_any_batch(sasrec, monkeypatch):
+    rows = all_rows(sasrec, LONG)
+    expected = sasrec.log_probs(LONG, rows).detach().numpy()
+    sasrec.model.train()
+    found = sasrec.score_items(LONG, rows, RUN)
+    assert sasrec.model.training
+    sasrec.model.eval()
+    assert np.allclose(found, expected, atol=1e-6)
+    monkeypatch.setattr("sidrec.recommenders.base.SCORES_AT_ONCE", 24)
+    assert np.allclose(sasrec.score_items(LONG, rows, RUN), expected, atol=1e-5)

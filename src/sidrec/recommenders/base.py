@@ -2,7 +2,7 @@
 
 import json
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Generator, Iterable, Sequence
+from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self
@@ -30,6 +30,8 @@ if TYPE_CHECKING:
 __all__ = ["Recommender", "RecommenderConfig", "Validate"]
 
 FILE = "recommender.json"
+SCORES_AT_ONCE = 2**22
+"""Scores of all items of a batch of users that `score_items` lets a recommender compute at once."""
 
 Validate = Callable[["Recommender"], dict[str, float]]
 """Scores a recommender on validation users: metric name → value, the primary metric first."""
@@ -89,6 +91,11 @@ class Recommender(Part, ABC):
         """Whether `fit` needs vectors of the items."""
         return False
 
+    @property
+    def member_names(self) -> tuple[str, ...]:
+        """Names of the trained recommenders of the run that `fit` puts together."""
+        return ()
+
     @abstractmethod
     def fit(
         self,
@@ -99,6 +106,7 @@ class Recommender(Part, ABC):
         semantic_ids: SemanticIds | None = None,
         item_embeddings: ItemEmbeddings | None = None,
         validate: Validate | None = None,
+        members: "Mapping[str, Recommender] | None" = None,
     ) -> TrainReport:
         """Learn from the training examples of a dataset; keep the state that validated best.
 
@@ -112,6 +120,7 @@ class Recommender(Part, ABC):
             semantic_ids: codes of the items; those that need none pass them over.
             item_embeddings: vectors of the items; those that need none pass them over.
             validate: scores the recommender as it is now; higher is better.
+            members: trained recommenders by name; those that are made of none pass them over.
         """
 
     @abstractmethod
@@ -205,6 +214,20 @@ class Recommender(Part, ABC):
             f"a recommender of kind '{self.config.kind}' gives no log-probabilities of items",
             expected="one that learns by gradients, such as 'sasrec' or 'tiger'",
         )
+
+    def score_items(self, histories: Histories, rows_UM: IntArray, run: RunSettings) -> FloatArray:
+        """The values float32[U, M] of `log_probs` as ranking needs them: in batches, without gradients and dropout.
+
+        Arguments and errors are those of `log_probs`; the device is the run's.
+        """
+        out_UM = np.empty(rows_UM.shape, np.float32)
+        by_length = np.argsort(histories.lengths, kind="stable")
+        size = max(1, SCORES_AT_ONCE // len(self.catalog))
+        with self.evaluating(run):
+            for start in range(0, len(by_length), size):
+                users = by_length[start : start + size]
+                out_UM[users] = self.log_probs(histories.take(users), rows_UM[users]).float().cpu().numpy()
+        return out_UM
 
     @property
     def max_ties(self) -> int:

@@ -6,6 +6,7 @@ all items at once are elsewhere (`sasrec`, the baselines).
 
 import copy
 from abc import abstractmethod
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Self
 
@@ -19,7 +20,9 @@ from sidrec.config import RunSettings
 from sidrec.data.catalog import Catalog
 from sidrec.data.dataset import Dataset
 from sidrec.data.sequences import Histories
+from sidrec.decoding.batching import in_batches
 from sidrec.decoding.beam import beam_search
+from sidrec.decoding.paths import path_scores
 from sidrec.decoding.recommendations import BeamConfig, Normalize, Recommendations, Request
 from sidrec.decoding.samples import Samples, SamplingConfig
 from sidrec.decoding.sampling import sample_items
@@ -38,7 +41,7 @@ from sidrec.training.batches import TrainingExamples
 from sidrec.training.config import TrainingConfig, TrainReport
 from sidrec.training.isolation import isolated_rng
 from sidrec.training.trainer import train_model
-from sidrec.types import IntArray
+from sidrec.types import FloatArray, IntArray
 
 __all__ = ["GenerativeConfig", "GenerativeRecommender"]
 
@@ -168,6 +171,7 @@ class GenerativeRecommender(Recommender):
         semantic_ids: SemanticIds | None = None,
         item_embeddings: ItemEmbeddings | None = None,
         validate: Validate | None = None,
+        members: Mapping[str, Recommender] | None = None,
     ) -> TrainReport:
         """Train from scratch on the training targets; keep the weights that validated best.
 
@@ -207,6 +211,23 @@ class GenerativeRecommender(Recommender):
             self.config.search.normalize,
             self.trie,
         )
+
+    def score_items(self, histories: Histories, rows_UM: IntArray, run: RunSettings) -> FloatArray:
+        """The values float32[U, M] of `log_probs`, prompts read once a user; arguments as there."""
+        by_length = np.argsort(histories.lengths, kind="stable")
+        out_UM, search = np.empty(rows_UM.shape, np.float32), self.config.search
+        with self.evaluating(run):
+            scorer = self.scorer(search.normalize)
+
+            def score(part: slice) -> IntArray:
+                users = by_length[part]
+                codes_UML, state = self.read_codes[rows_UM[users]], scorer.start(histories.take(users))
+                out_UM[users] = path_scores(scorer, state, self.trie, codes_UML, search.normalize).cpu().numpy()
+                return users
+
+            for _ in in_batches(len(histories), search.users_per_batch, score):
+                pass
+        return out_UM
 
     def sample(
         self,

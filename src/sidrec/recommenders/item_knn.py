@@ -6,6 +6,7 @@ in the sequential rules of Ludewig and Jannach (2018, arXiv:1803.09587).
 """
 
 import time
+from collections.abc import Mapping
 from typing import Any, Literal
 
 import numpy as np
@@ -107,6 +108,7 @@ class ItemKNN(Recommender):
         semantic_ids: SemanticIds | None = None,
         item_embeddings: ItemEmbeddings | None = None,
         validate: Validate | None = None,
+        members: Mapping[str, Recommender] | None = None,
     ) -> TrainReport:
         """Count pairs. Nothing is chosen by validation and the training settings are not used."""
         started = time.perf_counter()

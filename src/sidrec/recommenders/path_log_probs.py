@@ -15,12 +15,12 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from sidrec.data.sequences import positions_within
+from sidrec.decoding.paths import child_mask
 from sidrec.decoding.recommendations import Normalize
 from sidrec.decoding.trie import ItemTrie
 from sidrec.recommenders.code_head import CodeHead
 from sidrec.tasks.next_item import Prompts
-from sidrec.types import BoolArray, IntArray
+from sidrec.types import IntArray
 
 __all__ = ["path_log_probs"]
 
@@ -59,7 +59,7 @@ def path_log_probs(
         logp_BMK = head(hidden_BMSD[:, :, level], level)
         taken_BM = logp_BMK.gather(-1, paths_BML[..., level : level + 1])[..., 0]
         if normalize == "children":
-            is_child_BMK = torch.from_numpy(_children(trie, codes_BML, level)).to(model.device)
+            is_child_BMK = torch.from_numpy(child_mask(trie, codes_BML, level)).to(model.device)
             taken_BM = taken_BM - logp_BMK.masked_fill(~is_child_BMK, -torch.inf).logsumexp(-1)
         total_BM = total_BM + taken_BM
     return total_BM + head(hidden_BMSD[:, :, -1], len(levels))[..., 0] if has_end else total_BM
@@ -101,15 +101,3 @@ def _causal_states(model: Any, prompts: Prompts, written_BMT: Tensor) -> Tensor:
     last_X = (mask_XS * torch.arange(1, width + 1, device=model.device)).argmax(1)
     first = states[torch.arange(len(last_X), device=model.device), last_X][:, None]
     return torch.cat([first, states[:, width:]], dim=1).unflatten(0, written_BMT.shape[:2])
-
-
-def _children(trie: ItemTrie, codes_BML: IntArray, level: int) -> BoolArray:
-    """bool[B, M, K], the codes that follow the first `level` codes of each path in the catalogue."""
-    num_paths = codes_BML.shape[0] * codes_BML.shape[1]
-    nodes = trie.nodes_of(codes_BML[..., :level].reshape(num_paths, level))
-    first, last = trie.child_ptr[level][nodes].astype(np.int64), trie.child_ptr[level][nodes + 1]
-    counts = last - first
-    is_child = np.zeros((len(nodes), trie.sizes[level]), np.bool_)
-    codes = trie.codes[level][np.repeat(first, counts) + positions_within(counts)]
-    is_child[np.repeat(np.arange(len(nodes)), counts), codes] = True
-    return is_child.reshape(*codes_BML.shape[:2], -1)

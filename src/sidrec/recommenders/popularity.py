@@ -1,6 +1,7 @@
 """Popularity: everybody gets the items with the most training events. The floor of every comparison."""
 
 import time
+from collections.abc import Mapping
 from typing import Literal
 
 import torch
@@ -64,6 +65,7 @@ class Popularity(Recommender):
         semantic_ids: SemanticIds | None = None,
         item_embeddings: ItemEmbeddings | None = None,
         validate: Validate | None = None,
+        members: Mapping[str, Recommender] | None = None,
     ) -> TrainReport:
         """Count. Nothing is chosen by validation and the training settings are not used."""
         started = time.perf_counter()

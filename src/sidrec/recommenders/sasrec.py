@@ -1,5 +1,6 @@
 """SASRec: the honest baseline. A tuned full-softmax SASRec beats most published generative results."""
 
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Literal
@@ -130,6 +131,7 @@ class SASRec(Recommender):
         semantic_ids: SemanticIds | None = None,
         item_embeddings: ItemEmbeddings | None = None,
         validate: Validate | None = None,
+        members: Mapping[str, Recommender] | None = None,
     ) -> TrainReport:
         """Train on all positions that are training targets; keep the state that validated best.
 

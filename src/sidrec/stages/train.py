@@ -5,12 +5,13 @@ import time
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import replace
+from typing import Any
 
 from sidrec.artifact import Artifact, ArtifactWriter, fingerprint, open_artifact
 from sidrec.config import RunSettings, build
 from sidrec.data.dataset import Dataset
 from sidrec.embeddings.base import ItemEmbeddings
-from sidrec.errors import ArtifactError
+from sidrec.errors import ArtifactError, ConfigError, nearest
 from sidrec.evaluation.protocol import Protocol
 from sidrec.evaluation.validation import validator
 from sidrec.recommenders.base import Recommender
@@ -51,11 +52,17 @@ def train(
 
     Raises:
         ArtifactError: the dataset, semantic IDs or vectors are missing, or there are several and none was named.
-        DataError: the semantic IDs or the vectors were made from another dataset.
+        ConfigError: the run lacks a recommender that this one is made of.
+        DataError: the semantic IDs, the vectors or the members were made from another dataset.
     """
     name = name_for(recipe.recommender.kind, name)
     recommender: Recommender = build("recommender", recipe.recommender)
     selection = selection_of(recipe.evaluation)
+    if name in recommender.member_names:
+        raise ConfigError(
+            f"recommender.members: '{name}' cannot be a member of itself",
+            next="choose another --name for the ensemble",
+        )
     request = _request(folder, recipe, recommender, selection, run, {"tokenizer": tokenizer, "embeddings": embeddings})
     scratch = run.scratch or folder.scratch(f"{name}-{fingerprint(**request)[:SCRATCH_DIGITS]}")
     parents = request["parents"]
@@ -105,12 +112,37 @@ def _request(
     for kind in [kind for kind, is_needed in needs.items() if is_needed]:
         parents[kind] = folder.only(kind, named[kind])
         check_dataset(parents[kind], dataset)
+    for name, member in _members(folder, recommender).items():
+        parents[_member(name)] = member
+        check_dataset(member, dataset)
     config: Json = recipe.model_dump(mode="json", include={"recommender"})
     if recommender.learns_by_gradient:
         config |= recipe.model_dump(mode="json", include={"training"})
         config["selection"] = selection.model_dump(mode="json")
     seed = run.seed if recommender.learns_by_gradient else 0
     return {"kind": "recommender", "config": config, "seed": seed, "parents": parents}
+
+
+def _member(name: str) -> str:
+    """The role of a member among the parents."""
+    return f"member {name}"
+
+
+def _members(folder: RunFolder, recommender: Recommender) -> dict[str, Artifact]:
+    """The recommenders of the run that this one is made of.
+
+    Raises:
+        ConfigError: the run has none of a name.
+    """
+    known = folder.names("recommender")
+    missing = [name for name in recommender.member_names if name not in known]
+    if missing:
+        raise ConfigError(
+            [f"recommender.members: the run has no recommender '{name}'; {nearest(name, known)}" for name in missing],
+            where=str(folder.home("recommender")),
+            next=f"train the members first, such as with 'sidrec run RECIPE --run {folder.path}'",
+        )
+    return {name: open_artifact(folder.recommender(name), "recommender") for name in recommender.member_names}
 
 
 def _remove_scratch(folder: RunFolder, name: str) -> None:
@@ -137,15 +169,20 @@ def _fit(
     run: RunSettings,
     writer: ArtifactWriter,
 ) -> None:
-    paths = {role: parent.path for role, parent in parents.items() if isinstance(parent, Artifact)}
+    artifacts = {role: parent for role, parent in parents.items() if isinstance(parent, Artifact)}
+    paths = {role: artifact.path for role, artifact in artifacts.items()}
     dataset = Dataset.load(paths["dataset"])
     ids = load_semantic_ids(paths["tokenizer"]) if "tokenizer" in paths else None
     vectors = ItemEmbeddings.load(paths["embeddings"]) if "embeddings" in paths else None
     has_valid = len(dataset.examples("valid")) > 0
     validate = validator(dataset, selection, training.validate_users, run) if has_valid else None
+    members = {name: artifacts[_member(name)] for name in recommender.member_names}
     start = time.perf_counter()
-    needed = {} if vectors is None else {"item_embeddings": vectors}
+    needed: dict[str, Any] = {} if vectors is None else {"item_embeddings": vectors}
+    if members:
+        needed["members"] = {name: Recommender.from_directory(member.path) for name, member in members.items()}
     report = recommender.fit(dataset, training, run, semantic_ids=ids, validate=validate, **needed)
-    seconds = time.perf_counter() - start
+    # What it costs to have this recommender: the training of its members too.
+    seconds = time.perf_counter() - start + sum(m.summary.get("train_seconds", 0.0) for m in members.values())
     recommender.save(writer.path)
     writer.summary.update(train_seconds=seconds, parameters=recommender.num_parameters, report=report.as_json())

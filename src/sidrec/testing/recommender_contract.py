@@ -5,7 +5,7 @@ Leaves out quality: an untrained recommender passes. Failures are `AssertionErro
 
 import json
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -36,6 +36,7 @@ def check_recommender(
     semantic_ids: SemanticIds | None = None,
     training: TrainingConfig | None = None,
     item_embeddings: ItemEmbeddings | None = None,
+    members: Mapping[str, Recommender] | None = None,
 ) -> None:
     """Fit, rank, save and load a recommender and check every promise of the interface.
 
@@ -45,6 +46,7 @@ def check_recommender(
         semantic_ids: of its catalogue; a recommender that needs none must pass them over.
         training: short; the contract asks for no quality.
         item_embeddings: vectors of its catalogue, for a recommender that starts from them.
+        members: fitted recommenders of the dataset by name, for one that is made of others.
 
     Raises:
         AssertionError: a promise is broken.
@@ -53,6 +55,8 @@ def check_recommender(
     given: dict[str, Any] = {"semantic_ids": semantic_ids}
     if item_embeddings is not None:
         given["item_embeddings"] = item_embeddings
+    if members is not None:
+        given["members"] = members
     recommender = make()
     _check_unfitted(recommender)
     report = recommender.fit(dataset, training, RUN, **given)
@@ -139,6 +143,9 @@ def _check_log_probs(recommender: Recommender, histories: Histories) -> None:
     # A score may be a log-probability up to a constant of the user.
     differences = (found - found[:, :1]) - (out.scores - out.scores[:, :1])
     assert np.abs(differences).max() < 1e-3, "log-probabilities do not order items as the scores do"
+    again = recommender.score_items(histories, out.rows, RUN)
+    assert again.dtype == np.float32, f"scores of items are {again.dtype}"
+    assert np.allclose(again, found, rtol=1e-4, atol=1e-4), "score_items and log_probs give different values"
 
 
 def _check_exclusion(recommender: Recommender, histories: Histories) -> None:
