@@ -28,7 +28,8 @@ TROUBLE = [
     "reset",
     "status-date 429 0",
 ]
-HOPELESS = {f"item-{row}" for row in (3, 77, 210, 211, 499)}
+HOPELESS = {f"item-{row}" for row in (*range(2, 200, 5), 210, 211, 499)}
+"""Forty of them are asked for before the kill: more than may fail in a row."""
 
 
 def number_of(title: str) -> int:
@@ -36,7 +37,7 @@ def number_of(title: str) -> int:
 
 
 def mood(title: str, attempt: int) -> str:
-    """Every third item meets trouble once or twice, eight are slow, five never get an answer."""
+    """Every third item meets trouble once or twice, eight are slow, 43 never get an answer."""
     number = number_of(title)
     if f"item-{number}" in HOPELESS:
         return "status 500"

@@ -38,6 +38,7 @@ class BadServer:
         self.headers: list[dict[str, str]] = []
         self.bodies: list[Any] = []
         self.times: list[float] = []
+        self.order: list[str] = []
         self.most_at_once = 0
         self.hold_after = 10**9
         """Good answers after which the server falls silent until `released`."""
@@ -64,6 +65,7 @@ class BadServer:
             self.times.append(time.monotonic())
             self.headers.append(dict(handler.headers))
             self.bodies.append(body)
+            self.order.append(key)
             self.attempts[key] += 1
             mood = self.mood(key, self.attempts[key])
             if mood == "ok" and sum(self.answered.values()) >= self.hold_after:

@@ -107,15 +107,49 @@ def test_a_server_that_is_gone_ends_the_run(tmp_path: Path) -> None:
     with BadServer(path_of) as server:
         pass
     start = time.monotonic()
-    with pytest.raises(DataError, match="6 requests in a row failed"):
+    with pytest.raises(DataError, match="6 requests in a row failed that had not failed before"):
         client(tmp_path, attempts=2, give_up_after=6).send(requests(server, 500), read)
     assert time.monotonic() - start < 5
 
 
 def test_failures_that_are_not_in_a_row_end_nothing(tmp_path: Path) -> None:
-    with BadServer(path_of, lambda key, attempt: "status 400" if int(key[1:]) % 3 else "ok") as server:
+    with BadServer(path_of, lambda key, attempt: "status 500" if int(key[1:]) % 3 else "ok") as server:
         replies = client(tmp_path, concurrency=1, give_up_after=3).send(requests(server, 12), read)
         assert sum(1 for reply in replies if reply.problem) == 8
+
+
+@pytest.mark.parametrize("mood", ["status 400", "status 404", "wrong-schema", "bad-json", "status 409"])
+def test_a_server_that_answers_is_not_gone_whatever_it_says(tmp_path: Path, mood: str) -> None:
+    with BadServer(path_of, lambda key, attempt: "ok" if key == "/8" else mood) as server:
+        replies = client(tmp_path, attempts=2, give_up_after=2).send(requests(server, 9), read)
+        assert [reply.value for reply in replies] == [None] * 8 + ["/8"]
+
+
+@pytest.mark.parametrize("mood", ["status 429", "status 500", "status 520", "slow", "reset", "truncated"])
+def test_a_server_that_serves_nobody_is_gone(tmp_path: Path, mood: str) -> None:
+    with BadServer(path_of, lambda key, attempt: mood) as server:
+        with pytest.raises(DataError, match="2 requests in a row failed"):
+            client(tmp_path, attempts=1, concurrency=1, give_up_after=2).send(requests(server, 9), read)
+        assert sum(server.attempts.values()) < 9
+
+
+def test_what_failed_before_comes_last_and_does_not_count(tmp_path: Path) -> None:
+    settings = {"attempts": 1, "concurrency": 1, "give_up_after": 3}
+    with BadServer(path_of, lambda key, attempt: "status 500" if int(key[1:]) < 5 else "ok") as server:
+        with pytest.raises(DataError, match="3 requests in a row failed"):
+            client(tmp_path, **settings).send(requests(server, 12), read)
+        server.order.clear()
+        replies = client(tmp_path, **settings).send(requests(server, 12), read)
+        assert [number for number, reply in enumerate(replies) if reply.problem] == [0, 1, 2, 3, 4]
+        first_failed = server.order.index("/0")
+        assert first_failed >= 12 - 5, "all that never failed was asked for before"
+        assert sorted(server.order[first_failed:]) <= ["/0", "/1", "/2", "/3", "/4"]
+        again = client(tmp_path, **settings)
+        assert [reply.value for reply in again.send(requests(server, 12), read)][5:] == [f"/{n}" for n in range(5, 12)]
+        server.mood = lambda key, attempt: "ok"
+        assert all(reply.value for reply in client(tmp_path, **settings).send(requests(server, 12), read))
+    cache = AnswerCache(tmp_path / "answers.sqlite")
+    assert [cache.failure(request.digest) for request in requests(server, 12)] == [None] * 12
 
 
 def test_what_is_sent_goes_nowhere_else(tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""Answers on disk: each is written as it comes, so that no request is ever paid twice.
+"""Answers on disk: each is written as it comes, so that no answer is paid twice; and which requests failed.
 
 One sqlite file; every answer is a transaction of its own, which a killed process leaves whole or not at
 all. Keys and addresses of people are in headers, and headers are not stored.
@@ -42,6 +42,9 @@ class AnswerCache:
                 self._db.execute(
                     "CREATE TABLE IF NOT EXISTS answers (digest TEXT PRIMARY KEY, source TEXT, answer TEXT)"
                 )
+                self._db.execute(
+                    "CREATE TABLE IF NOT EXISTS failures (digest TEXT PRIMARY KEY, source TEXT, problem TEXT)"
+                )
 
     def get(self, digest: str) -> Json | None:
         """The answer to a request, or None if it was never answered."""
@@ -50,10 +53,22 @@ class AnswerCache:
         return None if row is None else json.loads(row[0])
 
     def put(self, digest: str, source: str, answer: Json) -> None:
-        """Write an answer to disk before returning."""
+        """Write an answer to disk before returning; the request has not failed then."""
         text = json.dumps(answer, ensure_ascii=False)
         with self._lock, self._trouble(), self._db:
             self._db.execute("INSERT OR REPLACE INTO answers VALUES (?, ?, ?)", (digest, source, text))
+            self._db.execute("DELETE FROM failures WHERE digest = ?", (digest,))
+
+    def put_failure(self, digest: str, source: str, problem: str) -> None:
+        """Write to disk that a request was made in vain."""
+        with self._lock, self._trouble(), self._db:
+            self._db.execute("INSERT OR REPLACE INTO failures VALUES (?, ?, ?)", (digest, source, problem))
+
+    def failure(self, digest: str) -> str | None:
+        """Why a request was made in vain; None if it was answered since, or never made."""
+        with self._lock, self._trouble():
+            row = self._db.execute("SELECT problem FROM failures WHERE digest = ?", (digest,)).fetchone()
+        return None if row is None else row[0]
 
     def count(self) -> int:
         """How many answers there are."""

@@ -21,8 +21,10 @@ __all__ = ["Client", "Headers", "Plan", "Reply", "Request", "WrongReplyError"]
 
 LARGEST = 8 * 2**20
 """Bytes of an answer; nothing that is asked here has a longer one."""
-AGAIN = frozenset({408, 409, 425, 429, 500, 502, 503, 504, 529})
-"""Statuses of trouble that passes."""
+AGAIN = frozenset({409, 425})
+"""Statuses of trouble that passes and is the request's own."""
+GONE = frozenset({408, 429, *range(500, 600)})
+"""Statuses of a server that serves nobody for now."""
 MESSAGE_LENGTH = 200
 """Characters of a server's own words in a reason."""
 SECRET_LENGTH = 12
@@ -62,10 +64,12 @@ class Reply:
     Attributes:
         value: what was read from the answer, or None.
         problem: why there is none.
+        is_gone: whether the server could not be reached or served nobody.
     """
 
     value: Any = None
     problem: str = ""
+    is_gone: bool = False
 
 
 @dataclass
@@ -102,6 +106,10 @@ class WrongReplyError(Exception):
 
 class _AgainError(Exception):
     """Something went wrong that another attempt may mend."""
+
+
+class _GoneError(_AgainError):
+    """The server cannot be reached, or serves nobody for now."""
 
 
 class _RefusedError(Exception):
@@ -183,6 +191,9 @@ class Client:
         except ImportError as error:
             raise MissingExtraError("asking a server for facts", "enrich") from error
         config, replies, in_a_row = self._config, dict[str, Reply](), 0
+        # What failed before comes last, so that it keeps nobody from being asked, and says nothing new of the server.
+        failed = {digest for digest in missing if self._cache.failure(digest) is not None}
+        order = sorted(missing, key=failed.__contains__)
         self._headers = self._make_headers()
         limits = httpx2.Limits(max_connections=config.concurrency)
         with (
@@ -190,11 +201,15 @@ class Client:
             self._run.progress(f"{task} ({self._source})", len(missing)) as advance,
             ThreadPoolExecutor(config.concurrency) as pool,
         ):
-            futures = {pool.submit(self._ask, http, request, read): digest for digest, request in missing.items()}
+            futures = {pool.submit(self._ask, http, missing[digest], read): digest for digest in order}
             try:
                 for future in as_completed(futures):
-                    reply = replies[futures[future]] = future.result()
-                    in_a_row = in_a_row + 1 if reply.problem else 0
+                    digest = futures[future]
+                    reply = replies[digest] = future.result()
+                    if not reply.is_gone:
+                        in_a_row = 0
+                    elif digest not in failed:
+                        in_a_row += 1
                     if in_a_row >= config.give_up_after:
                         raise self._hopeless(reply.problem, in_a_row)
                     advance()
@@ -209,17 +224,24 @@ class Client:
         return replies
 
     def _ask(self, http: Any, request: Request, read: Callable[[Any], Any]) -> Reply:
-        """One request until it is answered, refused, or was tried often enough; the answer is on disk on return."""
-        problem, attempts = "", self._config.attempts
+        """What comes of one request; it is on disk on return."""
+        reply = self._try(http, request, read)
+        if reply.problem:
+            self._cache.put_failure(request.digest, self._source, reply.problem)
+        return reply
+
+    def _try(self, http: Any, request: Request, read: Callable[[Any], Any]) -> Reply:
+        """One request until it is answered, refused, or was tried often enough."""
+        problem, is_gone, attempts = "", False, self._config.attempts
         for attempt in range(1, attempts + 1):
             self._pace.wait()
             try:
                 answer = self._fetch(http, request)
                 value = read(answer)
             except _AgainError as again:
-                problem = self._hide(str(again))
+                problem, is_gone = self._hide(str(again)), isinstance(again, _GoneError)
             except WrongReplyError as wrong:
-                problem = self._hide(f"the answer is not of the form that was asked for: {wrong}")
+                problem, is_gone = self._hide(f"the answer is not of the form that was asked for: {wrong}"), False
             except _RefusedError as refused:
                 return Reply(problem=self._hide(str(refused)))
             except DataError as fatal:
@@ -232,7 +254,7 @@ class Client:
                 return Reply(value)
             if attempt < attempts:
                 self._pace.sleep(backoff(self._config, attempt))
-        return Reply(problem=f"{problem} (attempts: {attempts})")
+        return Reply(problem=f"{problem} (attempts: {attempts})", is_gone=is_gone)
 
     def _fetch(self, http: Any, request: Request) -> Any:
         """The JSON of one answer."""
@@ -245,7 +267,9 @@ class Client:
             with http.stream(method, request.url, follow_redirects=method == "GET", **arguments) as response:
                 data = self._body(response)
         except httpx2.TimeoutException as error:
-            raise _AgainError(f"no answer within {self._config.timeout:g} s") from error
+            raise _GoneError(f"no answer within {self._config.timeout:g} s") from error
+        except httpx2.TransportError as error:
+            raise _GoneError(f"{type(error).__name__}: {error}") from error
         except httpx2.RequestError as error:
             raise _AgainError(f"{type(error).__name__}: {error}") from error
         text = data.decode("utf-8", errors="replace")
@@ -262,7 +286,7 @@ class Client:
         for piece in response.iter_bytes():
             data += piece
             if time.monotonic() > deadline:
-                raise _AgainError(f"no whole answer within {self._config.timeout:g} s")
+                raise _GoneError(f"no whole answer within {self._config.timeout:g} s")
             if len(data) > LARGEST:
                 raise _AgainError(f"the answer has more than {LARGEST} bytes")
         return bytes(data)
@@ -277,7 +301,7 @@ class Client:
                 expected="a key or contact address that it accepts",
                 next="check the environment variables that hold them; answers so far are kept",
             )
-        if status not in AGAIN:
+        if status not in AGAIN | GONE:
             raise _RefusedError(what)
         pause = seconds_to_wait(retry_after)
         if pause is not None and pause > self._config.longest_wait:
@@ -289,13 +313,13 @@ class Client:
             )
         if pause:
             self._pace.hold(pause)
-        raise _AgainError(what)
+        raise (_GoneError if status in GONE else _AgainError)(what)
 
     def _hopeless(self, problem: str, in_a_row: int) -> DataError:
         return DataError(
-            f"{in_a_row} requests in a row failed, the last one with: {problem}",
+            f"{in_a_row} requests in a row failed that had not failed before, the last one with: {problem}",
             where=self._source,
-            expected="a server that answers now and then",
+            expected="a server that can be reached and answers now and then",
             next="check its address and the network, then run the same command again; answers so far are kept",
         )
 
