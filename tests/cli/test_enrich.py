@@ -126,7 +126,7 @@ def test_outcomes_are_a_table_and_failures_have_reasons(sidrec, run: Path, serve
     done = sidrec(*command(run, server)[3:])
     assert done.code == 0, done.err
     assert done.out.split()[-4:] == ["chat", "498", "0", "2"]
-    assert "chat: 2 × status 500: what does Bearer [key] mean? (attempts: 4)" in done.err
+    assert "chat: 2 × status 500: what does Bearer [hidden] mean? (attempts: 4)" in done.err
     assert "run the same command again" in done.err
     told = sidrec("inspect", run / "facts" / "facts")
     assert "sources.chat.failed: 2" in told.out

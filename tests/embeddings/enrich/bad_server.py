@@ -39,6 +39,8 @@ class BadServer:
         self.bodies: list[Any] = []
         self.times: list[float] = []
         self.order: list[str] = []
+        self.said = b"sorry"
+        """What the mood `say STATUS` answers."""
         self.most_at_once = 0
         self.hold_after = 10**9
         """Good answers after which the server falls silent until `released`."""
@@ -77,7 +79,10 @@ class BadServer:
             if mood == "ok":
                 with self._lock:
                     self.answered[key] += 1
-            misbehave(handler, mood, self.answer(path, body))
+            if mood.startswith("say "):
+                send(handler, int(mood.split()[1]), self.said)
+            else:
+                misbehave(handler, mood, self.answer(path, body))
         finally:
             with self._lock:
                 self._at_once -= 1

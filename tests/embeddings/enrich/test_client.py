@@ -1,5 +1,6 @@
 """Whatever the server does, each request ends with its own answer or with a reason."""
 
+import json
 import sys
 import threading
 import time
@@ -18,7 +19,7 @@ from sidrec.embeddings.enrich.pace import Pace, RequestConfig, StoppedError
 from sidrec.errors import DataError, MissingExtraError
 
 QUICK = {"per_second": 1000, "first_wait": 0.01, "timeout": 0.3, "attempts": 4}
-KEY = "sk-secret-0123456789"
+KEY = "sk-secret/0123456789"
 
 
 def path_of(path: str, body: Any) -> Any:
@@ -73,7 +74,7 @@ REASONS = {
     "bad-json": "the answer is not JSON",
     "wrong-schema": "you_asked is missing",
     "reset": "ReadError",
-    "echo 500": "status 500: what does Bearer [key] mean?",
+    "echo 500": "status 500: what does Bearer [hidden] mean?",
 }
 
 
@@ -229,8 +230,44 @@ def test_the_key_is_in_no_file(tmp_path: Path) -> None:
     with BadServer(lambda path, body: {"you_asked": f"{path} {KEY}"}) as server:
         replies = client(tmp_path).send(requests(server, 2), read)
         assert server.headers[0]["Authorization"] == f"Bearer {KEY}"
-        assert replies[0].value == "/0 [key]"
+        assert replies[0].value == "/0 [hidden]"
     assert all(KEY.encode() not in path.read_bytes() for path in tmp_path.rglob("*"))
+
+
+def echoes(key: str) -> list[bytes]:
+    """Ways to repeat a key in a message."""
+    escaped = "".join(f"\\u{ord(letter):04x}" for letter in key)
+    return [
+        json.dumps({"error": {"message": "x" * 190 + key}}).encode(),
+        ("x" * 190 + key).encode(),
+        json.dumps({"error": {"message": "who is " + key}}).replace("/", r"\/").encode(),
+        b'{"error": {"message": "who is ' + escaped.encode() + b'"}}',
+        json.dumps({"error": {"message": "upstream: " + json.dumps({"key": key}).replace("/", r"\/")}}).encode(),
+        json.dumps({"error": {key: [key]}}).encode(),
+        (json.dumps({"error": key}).replace("/", r"\/") + " and what is no JSON").encode(),
+    ]
+
+
+@pytest.mark.parametrize("number", range(7))
+def test_no_part_of_a_repeated_key_is_in_a_message(tmp_path: Path, number: int) -> None:
+    said = echoes(KEY)[number]
+    with BadServer(path_of, lambda key, attempt: "say 500") as server:
+        server.said = said
+        (reply,) = client(tmp_path, attempts=1).send(requests(server, 1), read)
+        server.mood = lambda key, attempt: "say 403"
+        with pytest.raises(DataError, match="refuses to answer") as caught:
+            client(tmp_path).send(requests(server, 1), read)
+    for message in (reply.problem, str(caught.value)):
+        assert "secret" not in message
+        assert "[hidden]" in message
+    assert all(b"secret" not in path.read_bytes() for path in tmp_path.rglob("*"))
+
+
+def test_a_key_that_an_answer_escapes_is_hidden_too(tmp_path: Path) -> None:
+    with BadServer(path_of, lambda key, attempt: "say 200") as server:
+        server.said = echoes(KEY)[3]
+        (reply,) = client(tmp_path).send(requests(server, 1), lambda payload: payload)
+        assert reply.value == {"error": {"message": "who is [hidden]"}}
 
 
 @contextmanager

@@ -152,6 +152,16 @@ def test_no_contact_address_no_request(tmp_path: Path, monkeypatch: pytest.Monke
     assert "example.org" not in str(caught.value)
 
 
+def test_the_contact_address_is_in_no_message_and_in_no_file(tmp_path: Path) -> None:
+    with BadServer(answer, lambda path, attempt: "say 500") as server:
+        server.said = b"x" * 160 + b" blocked: (somebody@example.org)"
+        (found,) = ask(server, tmp_path, "Dirt 3").answers
+        assert "blocked: ([hidden])" in found.reason
+        server.mood, server.said = lambda path, attempt: "say 200", b'{"pages": [], "you": "somebody@example.org"}'
+        assert ask(server, tmp_path, "Dirt 3").answers[0].outcome == "none"
+    assert all(b"somebody" not in path.read_bytes() for path in tmp_path.rglob("*"))
+
+
 @pytest.mark.parametrize("site", ["en.wikipedia.org", "ftp://x", "https://me:pw@example.org", "https://x.org?key=1"])
 def test_addresses_hold_no_secrets(site: str) -> None:
     with pytest.raises(ConfigError, match="site"):

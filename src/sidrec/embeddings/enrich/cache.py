@@ -1,7 +1,8 @@
 """Answers on disk: each is written as it comes, so that no answer is paid twice; and which requests failed.
 
 One sqlite file; every answer is a transaction of its own, which a killed process leaves whole or not at
-all. Keys and addresses of people are in headers, and headers are not stored.
+all. Keys and addresses of people are in headers, and headers are not stored; what a server repeats of them is
+hidden before it comes here.
 """
 
 import json

@@ -14,6 +14,7 @@ from sidrec.artifact import digest_of
 from sidrec.config import RunSettings
 from sidrec.embeddings.enrich.cache import AnswerCache
 from sidrec.embeddings.enrich.pace import Pace, RequestConfig, StoppedError, backoff, seconds_to_wait
+from sidrec.embeddings.enrich.secrets import Secrets
 from sidrec.errors import DataError, MissingExtraError
 from sidrec.types import Json
 
@@ -28,7 +29,7 @@ GONE = frozenset({408, 429, *range(500, 600)})
 MESSAGE_LENGTH = 200
 """Characters of a server's own words in a reason."""
 SECRET_LENGTH = 12
-"""Characters from which a key is too rare to be a word of an answer by chance."""
+"""Characters from which a secret is too rare to be a word of an answer by chance."""
 
 
 @dataclass(frozen=True)
@@ -93,7 +94,7 @@ class Headers:
 
     Attributes:
         values: the headers.
-        secrets: texts that must not appear in messages.
+        secrets: texts in them that must not be written.
     """
 
     values: Mapping[str, str] = field(default_factory=dict)
@@ -139,7 +140,7 @@ class Client:
     ) -> None:
         self._source, self._config, self._make_headers = source, config, headers
         self._cache, self._run, self._dry = cache, run, dry
-        self._headers = Headers()
+        self._headers, self._secrets, self._long_secrets = Headers(), Secrets(), Secrets()
         self._fatal: DataError | None = None
         self._pace = Pace(config.per_second)
         self.plan = Plan()
@@ -195,6 +196,8 @@ class Client:
         failed = {digest for digest in missing if self._cache.failure(digest) is not None}
         order = sorted(missing, key=failed.__contains__)
         self._headers = self._make_headers()
+        self._secrets = Secrets(self._headers.secrets)
+        self._long_secrets = Secrets(self._headers.secrets, SECRET_LENGTH)
         limits = httpx2.Limits(max_connections=config.concurrency)
         with (
             httpx2.Client(headers=dict(self._headers.values), timeout=config.timeout, limits=limits) as http,
@@ -239,11 +242,14 @@ class Client:
                 answer = self._fetch(http, request)
                 value = read(answer)
             except _AgainError as again:
-                problem, is_gone = self._hide(str(again)), isinstance(again, _GoneError)
+                problem, is_gone = self._secrets.hidden(str(again)), isinstance(again, _GoneError)
             except WrongReplyError as wrong:
-                problem, is_gone = self._hide(f"the answer is not of the form that was asked for: {wrong}"), False
+                problem, is_gone = (
+                    self._secrets.hidden(f"the answer is not of the form that was asked for: {wrong}"),
+                    False,
+                )
             except _RefusedError as refused:
-                return Reply(problem=self._hide(str(refused)))
+                return Reply(problem=self._secrets.hidden(str(refused)))
             except DataError as fatal:
                 # Other threads must not ask on until the main one hears of it.
                 self._fatal = fatal
@@ -276,7 +282,7 @@ class Client:
         if response.status_code != httpx2.codes.OK:
             self._refuse(response.status_code, text, response.headers.get("Retry-After"))
         try:
-            return json.loads(self._hide(text, SECRET_LENGTH))
+            return self._long_secrets.hidden_in(json.loads(text))
         except ValueError as error:
             raise _AgainError(f"the answer is not JSON: {error}") from error
 
@@ -293,10 +299,10 @@ class Client:
 
     def _refuse(self, status: int, text: str, retry_after: str | None) -> None:
         """Raise what fits a status that brings no answer; where it asks for a pause, all threads pause."""
-        what = f"status {status}{_message(text)}"
+        what = f"status {status}{_message(text, self._secrets)}"
         if status in (401, 403, 407):
             raise DataError(
-                self._hide(f"the server refuses to answer: {what}"),
+                f"the server refuses to answer: {what}",
                 where=self._source,
                 expected="a key or contact address that it accepts",
                 next="check the environment variables that hold them; answers so far are kept",
@@ -323,25 +329,19 @@ class Client:
             next="check its address and the network, then run the same command again; answers so far are kept",
         )
 
-    def _hide(self, text: str, shortest: int = 1) -> str:
-        """A text without the keys of this client."""
-        for secret in self._headers.secrets:
-            if len(secret) >= shortest:
-                text = text.replace(secret, "[key]")
-        return text
 
-
-def _message(text: str) -> str:
+def _message(text: str, secrets: Secrets) -> str:
     """What an error page says: the message of the usual forms, else its beginning.
 
-    >>> _message('{"error": {"message": "no such model"}}'), _message("")
+    >>> _message('{"error": {"message": "no such model"}}', Secrets()), _message("", Secrets())
     (': no such model', '')
     """
     try:
-        said: Any = json.loads(text)
+        said: Any = secrets.hidden_in(json.loads(text))
         said = said.get("error", said) if isinstance(said, dict) else said
         said = said.get("message", said) if isinstance(said, dict) else said
     except ValueError:
         said = text
-    line = " ".join(str(said).split())
+    # Cut last: half a key is no longer found.
+    line = " ".join(secrets.hidden(str(said)).split())
     return f": {line[:MESSAGE_LENGTH]}" if line else ""

@@ -169,7 +169,7 @@ class Wikipedia(FactSource):
         import httpx2
 
         agent = f"sidrec/{__version__} ({contact}) httpx2/{httpx2.__version__}"
-        return Headers({"User-Agent": agent, "Accept": "application/json"})
+        return Headers({"User-Agent": agent, "Accept": "application/json"}, (contact,))
 
 
 def _cut(text: str, longest: int) -> str:
