@@ -52,7 +52,7 @@ def answer(path: str, body: Any) -> Any:
 
 
 def command(run: Path, server: BadServer, *options: str) -> list[str]:
-    pace = f"per_second: 5000, concurrency: {CONCURRENCY}, first_wait: 0.01, timeout: 0.4, attempts: 4"
+    pace = f"per_second: 5000, concurrency: {CONCURRENCY}, first_wait: 0.01, timeout: 0.8, attempts: 4"
     source = f"{{base_url: {server.address}, model: m, form: {{year: text, makers: list}}, requests: {{{pace}}}}}"
     code = "import sys; from sidrec.cli.main import main; sys.exit(main(sys.argv[1:]))"
     return [sys.executable, "-c", code, "enrich", "--run", str(run), f"sources.chat={source}", *options]

@@ -124,9 +124,11 @@ def misbehave(handler: BaseHTTPRequestHandler, mood: str, answer: Any) -> None:
             send(handler, 200, data)
         case ["dribble"]:
             send(handler, 200, b"", length=len(data))
-            for byte in data:
-                handler.wfile.write(bytes([byte]))
-                time.sleep(0.1)
+            dribble(handler, [bytes([byte]) for byte in data])
+        case ["dribble-headers"]:
+            many = [f"X-{number}: y\r\n".encode() for number in range(20)]
+            end = f"Content-Length: {len(data)}\r\n\r\n".encode()
+            dribble(handler, [b"HTTP/1.1 200 OK\r\n", *many, end + data])
         case ["truncated"]:
             send(handler, 200, data[: len(data) // 2], length=len(data))
             handler.close_connection = True
@@ -140,6 +142,13 @@ def misbehave(handler: BaseHTTPRequestHandler, mood: str, answer: Any) -> None:
             handler.close_connection = True
         case words:
             refuse(handler, words)
+
+
+def dribble(handler: BaseHTTPRequestHandler, pieces: list[bytes]) -> None:
+    """Send pieces, none later than a patient client waits for bytes."""
+    for piece in pieces:
+        handler.wfile.write(piece)
+        time.sleep(0.1)
 
 
 def refuse(handler: BaseHTTPRequestHandler, words: list[str]) -> None:

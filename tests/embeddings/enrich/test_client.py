@@ -49,6 +49,7 @@ MOODS = [
     "status 429 soon",
     "slow",
     "dribble",
+    "dribble-headers",
     "truncated",
     "bad-json",
     "wrong-schema",
@@ -68,8 +69,9 @@ def test_trouble_that_passes_costs_an_attempt_and_nothing_else(tmp_path: Path, m
 
 REASONS = {
     "status 500": "status 500: sorry",
-    "slow": "no answer within 0.3 s",
+    "slow": "no whole answer within 0.3 s",
     "dribble": "no whole answer within 0.3 s",
+    "dribble-headers": "no whole answer within 0.3 s",
     "truncated": "closed connection without sending complete message body",
     "bad-json": "the answer is not JSON",
     "wrong-schema": "you_asked is missing",
@@ -270,6 +272,14 @@ def test_a_key_that_an_answer_escapes_is_hidden_too(tmp_path: Path) -> None:
         assert reply.value == {"error": {"message": "who is [hidden]"}}
 
 
+def test_answers_nested_beyond_reason_are_no_json(tmp_path: Path) -> None:
+    with BadServer(path_of, lambda key, attempt: "say 200" if key == "/0" else "say 500") as server:
+        server.said = b"[" * 100_000
+        nested, refused = client(tmp_path, attempts=1).send(requests(server, 2), read)
+    assert nested.problem.startswith("the answer is not JSON")
+    assert refused.problem.startswith("status 500: [[[")
+
+
 @contextmanager
 def impatient(task: str, total: float | None) -> Generator[Any]:
     """A display at whose first step Ctrl-C is pressed."""
@@ -288,6 +298,27 @@ def test_ctrl_c_ends_all_waiting_and_keeps_what_was_answered(tmp_path: Path) -> 
             Client("test", config, Headers, cache, RunSettings(progress=impatient)).send(requests(server, 4), read)
         assert time.monotonic() - start < 10
         assert cache.get(requests(server, 1)[0].digest) == {"json": {"you_asked": "/0"}}
+
+
+@pytest.mark.parametrize("mood", ["dribble", "dribble-headers"])
+def test_an_answer_takes_no_longer_than_it_may(tmp_path: Path, mood: str) -> None:
+    with BadServer(path_of, lambda key, attempt: mood) as server:
+        start = time.monotonic()
+        (reply,) = client(tmp_path, attempts=1, timeout=0.2).send(requests(server, 1), read)
+        assert reply.problem == "no whole answer within 0.2 s (attempts: 1)"
+        assert 0.2 <= time.monotonic() - start < 1.5, "all bytes of the answer take two seconds"
+
+
+def test_ctrl_c_waits_for_no_answer(tmp_path: Path) -> None:
+    with BadServer(path_of) as server:
+        server.hold_after = 1
+        config = RequestConfig(**(QUICK | {"concurrency": 3, "timeout": 8}))
+        cache, start = AnswerCache(tmp_path / "answers.sqlite"), time.monotonic()
+        with pytest.raises(KeyboardInterrupt):
+            Client("test", config, Headers, cache, RunSettings(progress=impatient)).send(requests(server, 9), read)
+        assert time.monotonic() - start < 3
+        assert cache.count() == 1
+        assert not [thread for thread in threading.enumerate() if thread.name == "exchange"], "no thread is left behind"
 
 
 def test_a_stopped_pace_lets_nobody_wait() -> None:

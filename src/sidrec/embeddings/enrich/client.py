@@ -4,7 +4,6 @@ Left out: anything that a source means by its requests; and streaming, since ans
 """
 
 import json
-import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass, field
@@ -13,15 +12,15 @@ from typing import Any
 from sidrec.artifact import digest_of
 from sidrec.config import RunSettings
 from sidrec.embeddings.enrich.cache import AnswerCache
+from sidrec.embeddings.enrich.exchange import AgainError, Exchange, GoneError, Response
 from sidrec.embeddings.enrich.pace import Pace, RequestConfig, StoppedError, backoff, seconds_to_wait
 from sidrec.embeddings.enrich.secrets import Secrets
-from sidrec.errors import DataError, MissingExtraError
+from sidrec.errors import DataError
 from sidrec.types import Json
 
 __all__ = ["Client", "Headers", "Plan", "Reply", "Request", "WrongReplyError"]
 
-LARGEST = 8 * 2**20
-"""Bytes of an answer; nothing that is asked here has a longer one."""
+OK = 200
 AGAIN = frozenset({409, 425})
 """Statuses of trouble that passes and is the request's own."""
 GONE = frozenset({408, 429, *range(500, 600)})
@@ -105,14 +104,6 @@ class WrongReplyError(Exception):
     """An answer came that is not of the form that was asked for."""
 
 
-class _AgainError(Exception):
-    """Something went wrong that another attempt may mend."""
-
-
-class _GoneError(_AgainError):
-    """The server cannot be reached, or serves nobody for now."""
-
-
 class _RefusedError(Exception):
     """The server will not answer this request, however often it is made."""
 
@@ -187,10 +178,6 @@ class Client:
             return None
 
     def _ask_all(self, missing: dict[str, Request], read: Callable[[Any], Any], task: str) -> dict[str, Reply]:
-        try:
-            import httpx2
-        except ImportError as error:
-            raise MissingExtraError("asking a server for facts", "enrich") from error
         config, replies, in_a_row = self._config, dict[str, Reply](), 0
         # What failed before comes last, so that it keeps nobody from being asked, and says nothing new of the server.
         failed = {digest for digest in missing if self._cache.failure(digest) is not None}
@@ -198,13 +185,12 @@ class Client:
         self._headers = self._make_headers()
         self._secrets = Secrets(self._headers.secrets)
         self._long_secrets = Secrets(self._headers.secrets, SECRET_LENGTH)
-        limits = httpx2.Limits(max_connections=config.concurrency)
         with (
-            httpx2.Client(headers=dict(self._headers.values), timeout=config.timeout, limits=limits) as http,
+            Exchange(self._headers.values, config.timeout, config.concurrency) as exchange,
             self._run.progress(f"{task} ({self._source})", len(missing)) as advance,
             ThreadPoolExecutor(config.concurrency) as pool,
         ):
-            futures = {pool.submit(self._ask, http, missing[digest], read): digest for digest in order}
+            futures = {pool.submit(self._ask, exchange, missing[digest], read): digest for digest in order}
             try:
                 for future in as_completed(futures):
                     digest = futures[future]
@@ -221,28 +207,30 @@ class Client:
                 raise self._fatal from None
             except BaseException:
                 self._pace.stop()
+                if self._fatal is None:  # Where the server ended it, answers under way are still worth their price.
+                    exchange.cut()
                 raise
             finally:
                 pool.shutdown(cancel_futures=True)
         return replies
 
-    def _ask(self, http: Any, request: Request, read: Callable[[Any], Any]) -> Reply:
+    def _ask(self, exchange: Exchange, request: Request, read: Callable[[Any], Any]) -> Reply:
         """What comes of one request; it is on disk on return."""
-        reply = self._try(http, request, read)
+        reply = self._try(exchange, request, read)
         if reply.problem:
             self._cache.put_failure(request.digest, self._source, reply.problem)
         return reply
 
-    def _try(self, http: Any, request: Request, read: Callable[[Any], Any]) -> Reply:
+    def _try(self, exchange: Exchange, request: Request, read: Callable[[Any], Any]) -> Reply:
         """One request until it is answered, refused, or was tried often enough."""
         problem, is_gone, attempts = "", False, self._config.attempts
         for attempt in range(1, attempts + 1):
             self._pace.wait()
             try:
-                answer = self._fetch(http, request)
+                answer = self._fetch(exchange, request)
                 value = read(answer)
-            except _AgainError as again:
-                problem, is_gone = self._secrets.hidden(str(again)), isinstance(again, _GoneError)
+            except AgainError as again:
+                problem, is_gone = self._secrets.hidden(str(again)), isinstance(again, GoneError)
             except WrongReplyError as wrong:
                 problem, is_gone = (
                     self._secrets.hidden(f"the answer is not of the form that was asked for: {wrong}"),
@@ -262,44 +250,20 @@ class Client:
                 self._pace.sleep(backoff(self._config, attempt))
         return Reply(problem=f"{problem} (attempts: {attempts})", is_gone=is_gone)
 
-    def _fetch(self, http: Any, request: Request) -> Any:
+    def _fetch(self, exchange: Exchange, request: Request) -> Any:
         """The JSON of one answer."""
-        import httpx2
-
-        method = "GET" if request.body is None else "POST"
-        arguments: Json = {"params": dict(request.params)} if request.body is None else {"json": request.body}
+        response = exchange.ask(request.url, request.params, request.body)
+        if response.status != OK:
+            self._refuse(response)
         try:
-            # Redirects are followed only where nothing but a question was sent.
-            with http.stream(method, request.url, follow_redirects=method == "GET", **arguments) as response:
-                data = self._body(response)
-        except httpx2.TimeoutException as error:
-            raise _GoneError(f"no answer within {self._config.timeout:g} s") from error
-        except httpx2.TransportError as error:
-            raise _GoneError(f"{type(error).__name__}: {error}") from error
-        except httpx2.RequestError as error:
-            raise _AgainError(f"{type(error).__name__}: {error}") from error
-        text = data.decode("utf-8", errors="replace")
-        if response.status_code != httpx2.codes.OK:
-            self._refuse(response.status_code, text, response.headers.get("Retry-After"))
-        try:
-            return self._long_secrets.hidden_in(json.loads(text))
-        except ValueError as error:
-            raise _AgainError(f"the answer is not JSON: {error}") from error
+            return self._long_secrets.hidden_in(json.loads(response.text))
+        except (ValueError, RecursionError) as error:
+            raise AgainError(f"the answer is not JSON: {error}") from error
 
-    def _body(self, response: Any) -> bytes:
-        """All of an answer; a server that dribbles or never ends is left."""
-        data, deadline = bytearray(), time.monotonic() + self._config.timeout
-        for piece in response.iter_bytes():
-            data += piece
-            if time.monotonic() > deadline:
-                raise _GoneError(f"no whole answer within {self._config.timeout:g} s")
-            if len(data) > LARGEST:
-                raise _AgainError(f"the answer has more than {LARGEST} bytes")
-        return bytes(data)
-
-    def _refuse(self, status: int, text: str, retry_after: str | None) -> None:
+    def _refuse(self, response: Response) -> None:
         """Raise what fits a status that brings no answer; where it asks for a pause, all threads pause."""
-        what = f"status {status}{_message(text, self._secrets)}"
+        status = response.status
+        what = f"status {status}{_message(response.text, self._secrets)}"
         if status in (401, 403, 407):
             raise DataError(
                 f"the server refuses to answer: {what}",
@@ -309,7 +273,7 @@ class Client:
             )
         if status not in AGAIN | GONE:
             raise _RefusedError(what)
-        pause = seconds_to_wait(retry_after)
+        pause = seconds_to_wait(response.retry_after)
         if pause is not None and pause > self._config.longest_wait:
             raise DataError(
                 f"the server asks to be left alone for {pause:.0f} s",
@@ -319,7 +283,7 @@ class Client:
             )
         if pause:
             self._pace.hold(pause)
-        raise (_GoneError if status in GONE else _AgainError)(what)
+        raise (GoneError if status in GONE else AgainError)(what)
 
     def _hopeless(self, problem: str, in_a_row: int) -> DataError:
         return DataError(
@@ -340,7 +304,7 @@ def _message(text: str, secrets: Secrets) -> str:
         said: Any = secrets.hidden_in(json.loads(text))
         said = said.get("error", said) if isinstance(said, dict) else said
         said = said.get("message", said) if isinstance(said, dict) else said
-    except ValueError:
+    except (ValueError, RecursionError):
         said = text
     # Cut last: half a key is no longer found.
     line = " ".join(secrets.hidden(str(said)).split())

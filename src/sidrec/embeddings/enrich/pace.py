@@ -21,7 +21,7 @@ class RequestConfig(Config):
     concurrency: int = Field(default=4, ge=1)
     """Requests under way at once."""
     timeout: float = Field(default=60.0, gt=0)
-    """Seconds after which a request counts as lost."""
+    """Seconds from a request to the last byte of its answer, after which it counts as lost."""
     attempts: int = Field(default=5, ge=1)
     """Times a request is made before the item counts as failed."""
     first_wait: float = Field(default=1.0, ge=0)
