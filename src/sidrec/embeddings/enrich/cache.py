@@ -25,17 +25,18 @@ class AnswerCache:
     """Digest of a request → the answer, for any number of threads.
 
     Args:
-        path: the file, made where there is none.
+        path: the file, made where there is none; None keeps answers in memory.
 
     Raises:
         DataError: the file is something else, or cannot be written.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path | None) -> None:
         self._path, self._lock = path, threading.Lock()
         with self._trouble():
-            path.parent.mkdir(parents=True, exist_ok=True)
-            self._db = sqlite3.connect(path, timeout=PATIENCE, check_same_thread=False)
+            if path is not None:
+                path.parent.mkdir(parents=True, exist_ok=True)
+            self._db = sqlite3.connect(path or ":memory:", timeout=PATIENCE, check_same_thread=False)
             # Safe against a killed process, and no wait for the disk: only a power cut may lose the last answers.
             self._db.execute("PRAGMA journal_mode = WAL")
             self._db.execute("PRAGMA synchronous = NORMAL")

@@ -101,7 +101,16 @@ class Headers:
 
 
 class WrongReplyError(Exception):
-    """An answer came that is not of the form that was asked for."""
+    """An answer came that is not of the form that was asked for.
+
+    Args:
+        what: is wrong with it.
+        is_final: whether the same request would bring the same answer again.
+    """
+
+    def __init__(self, what: str, is_final: bool = False) -> None:
+        super().__init__(what)
+        self.is_final = is_final
 
 
 class _RefusedError(Exception):
@@ -232,10 +241,10 @@ class Client:
             except AgainError as again:
                 problem, is_gone = self._secrets.hidden(str(again)), isinstance(again, GoneError)
             except WrongReplyError as wrong:
-                problem, is_gone = (
-                    self._secrets.hidden(f"the answer is not of the form that was asked for: {wrong}"),
-                    False,
-                )
+                what = f"the answer is not of the form that was asked for: {wrong}"
+                problem, is_gone = self._secrets.hidden(what), False
+                if wrong.is_final:
+                    return Reply(problem=problem)
             except _RefusedError as refused:
                 return Reply(problem=self._secrets.hidden(str(refused)))
             except DataError as fatal:
