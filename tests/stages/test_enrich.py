@@ -143,6 +143,7 @@ def test_a_plan_counts_what_is_missing_and_sends_nothing(
             "model": (6, 0),
         }
         assert not server.attempts
+        assert not (folder.path / ".cache").exists()
         monkeypatch.setenv("SIDREC_CONTACT", "x")
         enrich(folder, settings, RUN)
         plans = enrich_plan(folder, settings, RUN)

@@ -116,7 +116,7 @@ def enrich(
 def enrich_plan(
     folder: RunFolder, config: EnrichConfig, run: RunSettings, *, cache: Path | None = None
 ) -> dict[str, Plan]:
-    """What each source that asks a server would send; nothing is sent, and no key is needed.
+    """What each source that asks a server would send; nothing is sent or made, and no key is needed.
 
     Where a source reads what an earlier one finds, texts that are not there yet are not counted.
 
@@ -128,7 +128,8 @@ def enrich_plan(
     """
     catalog = Dataset.load(folder.dataset).catalog
     remote = {name: source for name, source in _sources(config).items() if source.is_remote}
-    answers = AnswerCache(_cache_file(folder, cache))
+    file = _cache_file(folder, cache)
+    answers = AnswerCache(file if file.exists() else None)
     try:
         job = _job(catalog, config, remote, answers, run, dry=True)
         job.ask()

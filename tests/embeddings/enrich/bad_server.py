@@ -38,6 +38,9 @@ class BadServer:
         self.headers: list[dict[str, str]] = []
         self.bodies: list[Any] = []
         self.times: list[float] = []
+        self.order: list[str] = []
+        self.said = b"sorry"
+        """What the mood `say STATUS` answers."""
         self.most_at_once = 0
         self.hold_after = 10**9
         """Good answers after which the server falls silent until `released`."""
@@ -64,6 +67,7 @@ class BadServer:
             self.times.append(time.monotonic())
             self.headers.append(dict(handler.headers))
             self.bodies.append(body)
+            self.order.append(key)
             self.attempts[key] += 1
             mood = self.mood(key, self.attempts[key])
             if mood == "ok" and sum(self.answered.values()) >= self.hold_after:
@@ -75,7 +79,10 @@ class BadServer:
             if mood == "ok":
                 with self._lock:
                     self.answered[key] += 1
-            misbehave(handler, mood, self.answer(path, body))
+            if mood.startswith("say "):
+                send(handler, int(mood.split()[1]), self.said)
+            else:
+                misbehave(handler, mood, self.answer(path, body))
         finally:
             with self._lock:
                 self._at_once -= 1
@@ -117,9 +124,11 @@ def misbehave(handler: BaseHTTPRequestHandler, mood: str, answer: Any) -> None:
             send(handler, 200, data)
         case ["dribble"]:
             send(handler, 200, b"", length=len(data))
-            for byte in data:
-                handler.wfile.write(bytes([byte]))
-                time.sleep(0.1)
+            dribble(handler, [bytes([byte]) for byte in data])
+        case ["dribble-headers"]:
+            many = [f"X-{number}: y\r\n".encode() for number in range(20)]
+            end = f"Content-Length: {len(data)}\r\n\r\n".encode()
+            dribble(handler, [b"HTTP/1.1 200 OK\r\n", *many, end + data])
         case ["truncated"]:
             send(handler, 200, data[: len(data) // 2], length=len(data))
             handler.close_connection = True
@@ -133,6 +142,13 @@ def misbehave(handler: BaseHTTPRequestHandler, mood: str, answer: Any) -> None:
             handler.close_connection = True
         case words:
             refuse(handler, words)
+
+
+def dribble(handler: BaseHTTPRequestHandler, pieces: list[bytes]) -> None:
+    """Send pieces, none later than a patient client waits for bytes."""
+    for piece in pieces:
+        handler.wfile.write(piece)
+        time.sleep(0.1)
 
 
 def refuse(handler: BaseHTTPRequestHandler, words: list[str]) -> None:

@@ -70,6 +70,25 @@ def test_a_refusal_is_no_failure_and_a_cut_answer_is(tmp_path: Path) -> None:
         assert server.attempts["Dirt 3"] == 1
 
 
+@pytest.mark.parametrize("extra", [{}, {"temperature": 0.0}, {"temperature": 0.7}, {"temperature": None}])
+def test_what_would_come_again_is_asked_for_once_a_run(tmp_path: Path, extra: Any) -> None:
+    short = {"choices": [{"message": {"content": '{"year": "20'}, "finish_reason": "length"}]}
+    titles = {"short": short, "misfit": completion({"year": "2011"}), "no JSON": completion("2011")}
+    titles["no answer of a model"] = {"choices": []}
+    with BadServer(lambda path, body: titles[chat_key(path, body)], key=chat_key) as server:
+        found = model(server, extra=extra).ask("chat", questions(*titles), desk(tmp_path)).answers
+        assert [answer.outcome for answer in found] == ["failed"] * 4
+        many = QUICK["attempts"]
+        final = 1 if extra.get("temperature", 0) == 0 else many
+        assert [server.attempts[title] for title in titles] == [final, final, final, many]
+        assert ("attempts" in found[0].reason) == (final == many)
+        model(server, extra=extra).ask("chat", questions("short"), desk(tmp_path))
+        assert server.attempts["short"] == 2 * final, "another run asks again"
+        titles["short"] = completion({"year": "2011", "makers": []})
+        (longer,) = model(server, extra=extra, max_tokens=999).ask("chat", questions("short"), desk(tmp_path)).answers
+        assert longer.facts == {"year": "2011"}
+
+
 def test_the_request_is_that_of_structured_output(tmp_path: Path) -> None:
     with BadServer(lambda path, body: completion({"year": "1", "makers": []}), key=chat_key) as server:
         chat = model(server, extra={"temperature": None, "seed": 7, "reasoning_effort": "none"}, longest=4)

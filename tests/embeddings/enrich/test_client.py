@@ -1,5 +1,6 @@
 """Whatever the server does, each request ends with its own answer or with a reason."""
 
+import json
 import sys
 import threading
 import time
@@ -18,7 +19,7 @@ from sidrec.embeddings.enrich.pace import Pace, RequestConfig, StoppedError
 from sidrec.errors import DataError, MissingExtraError
 
 QUICK = {"per_second": 1000, "first_wait": 0.01, "timeout": 0.3, "attempts": 4}
-KEY = "sk-secret-0123456789"
+KEY = "sk-secret/0123456789"
 
 
 def path_of(path: str, body: Any) -> Any:
@@ -48,6 +49,7 @@ MOODS = [
     "status 429 soon",
     "slow",
     "dribble",
+    "dribble-headers",
     "truncated",
     "bad-json",
     "wrong-schema",
@@ -67,13 +69,14 @@ def test_trouble_that_passes_costs_an_attempt_and_nothing_else(tmp_path: Path, m
 
 REASONS = {
     "status 500": "status 500: sorry",
-    "slow": "no answer within 0.3 s",
+    "slow": "no whole answer within 0.3 s",
     "dribble": "no whole answer within 0.3 s",
+    "dribble-headers": "no whole answer within 0.3 s",
     "truncated": "closed connection without sending complete message body",
     "bad-json": "the answer is not JSON",
     "wrong-schema": "you_asked is missing",
     "reset": "ReadError",
-    "echo 500": "status 500: what does Bearer [key] mean?",
+    "echo 500": "status 500: what does Bearer [hidden] mean?",
 }
 
 
@@ -107,15 +110,49 @@ def test_a_server_that_is_gone_ends_the_run(tmp_path: Path) -> None:
     with BadServer(path_of) as server:
         pass
     start = time.monotonic()
-    with pytest.raises(DataError, match="6 requests in a row failed"):
+    with pytest.raises(DataError, match="6 requests in a row failed that had not failed before"):
         client(tmp_path, attempts=2, give_up_after=6).send(requests(server, 500), read)
     assert time.monotonic() - start < 5
 
 
 def test_failures_that_are_not_in_a_row_end_nothing(tmp_path: Path) -> None:
-    with BadServer(path_of, lambda key, attempt: "status 400" if int(key[1:]) % 3 else "ok") as server:
+    with BadServer(path_of, lambda key, attempt: "status 500" if int(key[1:]) % 3 else "ok") as server:
         replies = client(tmp_path, concurrency=1, give_up_after=3).send(requests(server, 12), read)
         assert sum(1 for reply in replies if reply.problem) == 8
+
+
+@pytest.mark.parametrize("mood", ["status 400", "status 404", "wrong-schema", "bad-json", "status 409"])
+def test_a_server_that_answers_is_not_gone_whatever_it_says(tmp_path: Path, mood: str) -> None:
+    with BadServer(path_of, lambda key, attempt: "ok" if key == "/8" else mood) as server:
+        replies = client(tmp_path, attempts=2, give_up_after=2).send(requests(server, 9), read)
+        assert [reply.value for reply in replies] == [None] * 8 + ["/8"]
+
+
+@pytest.mark.parametrize("mood", ["status 429", "status 500", "status 520", "slow", "reset", "truncated"])
+def test_a_server_that_serves_nobody_is_gone(tmp_path: Path, mood: str) -> None:
+    with BadServer(path_of, lambda key, attempt: mood) as server:
+        with pytest.raises(DataError, match="2 requests in a row failed"):
+            client(tmp_path, attempts=1, concurrency=1, give_up_after=2).send(requests(server, 9), read)
+        assert sum(server.attempts.values()) < 9
+
+
+def test_what_failed_before_comes_last_and_does_not_count(tmp_path: Path) -> None:
+    settings = {"attempts": 1, "concurrency": 1, "give_up_after": 3}
+    with BadServer(path_of, lambda key, attempt: "status 500" if int(key[1:]) < 5 else "ok") as server:
+        with pytest.raises(DataError, match="3 requests in a row failed"):
+            client(tmp_path, **settings).send(requests(server, 12), read)
+        server.order.clear()
+        replies = client(tmp_path, **settings).send(requests(server, 12), read)
+        assert [number for number, reply in enumerate(replies) if reply.problem] == [0, 1, 2, 3, 4]
+        first_failed = server.order.index("/0")
+        assert first_failed >= 12 - 5, "all that never failed was asked for before"
+        assert sorted(server.order[first_failed:]) <= ["/0", "/1", "/2", "/3", "/4"]
+        again = client(tmp_path, **settings)
+        assert [reply.value for reply in again.send(requests(server, 12), read)][5:] == [f"/{n}" for n in range(5, 12)]
+        server.mood = lambda key, attempt: "ok"
+        assert all(reply.value for reply in client(tmp_path, **settings).send(requests(server, 12), read))
+    cache = AnswerCache(tmp_path / "answers.sqlite")
+    assert [cache.failure(request.digest) for request in requests(server, 12)] == [None] * 12
 
 
 def test_what_is_sent_goes_nowhere_else(tmp_path: Path) -> None:
@@ -195,8 +232,52 @@ def test_the_key_is_in_no_file(tmp_path: Path) -> None:
     with BadServer(lambda path, body: {"you_asked": f"{path} {KEY}"}) as server:
         replies = client(tmp_path).send(requests(server, 2), read)
         assert server.headers[0]["Authorization"] == f"Bearer {KEY}"
-        assert replies[0].value == "/0 [key]"
+        assert replies[0].value == "/0 [hidden]"
     assert all(KEY.encode() not in path.read_bytes() for path in tmp_path.rglob("*"))
+
+
+def echoes(key: str) -> list[bytes]:
+    """Ways to repeat a key in a message."""
+    escaped = "".join(f"\\u{ord(letter):04x}" for letter in key)
+    return [
+        json.dumps({"error": {"message": "x" * 190 + key}}).encode(),
+        ("x" * 190 + key).encode(),
+        json.dumps({"error": {"message": "who is " + key}}).replace("/", r"\/").encode(),
+        b'{"error": {"message": "who is ' + escaped.encode() + b'"}}',
+        json.dumps({"error": {"message": "upstream: " + json.dumps({"key": key}).replace("/", r"\/")}}).encode(),
+        json.dumps({"error": {key: [key]}}).encode(),
+        (json.dumps({"error": key}).replace("/", r"\/") + " and what is no JSON").encode(),
+    ]
+
+
+@pytest.mark.parametrize("number", range(7))
+def test_no_part_of_a_repeated_key_is_in_a_message(tmp_path: Path, number: int) -> None:
+    said = echoes(KEY)[number]
+    with BadServer(path_of, lambda key, attempt: "say 500") as server:
+        server.said = said
+        (reply,) = client(tmp_path, attempts=1).send(requests(server, 1), read)
+        server.mood = lambda key, attempt: "say 403"
+        with pytest.raises(DataError, match="refuses to answer") as caught:
+            client(tmp_path).send(requests(server, 1), read)
+    for message in (reply.problem, str(caught.value)):
+        assert "secret" not in message
+        assert "[hidden]" in message
+    assert all(b"secret" not in path.read_bytes() for path in tmp_path.rglob("*"))
+
+
+def test_a_key_that_an_answer_escapes_is_hidden_too(tmp_path: Path) -> None:
+    with BadServer(path_of, lambda key, attempt: "say 200") as server:
+        server.said = echoes(KEY)[3]
+        (reply,) = client(tmp_path).send(requests(server, 1), lambda payload: payload)
+        assert reply.value == {"error": {"message": "who is [hidden]"}}
+
+
+def test_answers_nested_beyond_reason_are_no_json(tmp_path: Path) -> None:
+    with BadServer(path_of, lambda key, attempt: "say 200" if key == "/0" else "say 500") as server:
+        server.said = b"[" * 100_000
+        nested, refused = client(tmp_path, attempts=1).send(requests(server, 2), read)
+    assert nested.problem.startswith("the answer is not JSON")
+    assert refused.problem.startswith("status 500: [[[")
 
 
 @contextmanager
@@ -217,6 +298,27 @@ def test_ctrl_c_ends_all_waiting_and_keeps_what_was_answered(tmp_path: Path) -> 
             Client("test", config, Headers, cache, RunSettings(progress=impatient)).send(requests(server, 4), read)
         assert time.monotonic() - start < 10
         assert cache.get(requests(server, 1)[0].digest) == {"json": {"you_asked": "/0"}}
+
+
+@pytest.mark.parametrize("mood", ["dribble", "dribble-headers"])
+def test_an_answer_takes_no_longer_than_it_may(tmp_path: Path, mood: str) -> None:
+    with BadServer(path_of, lambda key, attempt: mood) as server:
+        start = time.monotonic()
+        (reply,) = client(tmp_path, attempts=1, timeout=0.2).send(requests(server, 1), read)
+        assert reply.problem == "no whole answer within 0.2 s (attempts: 1)"
+        assert 0.2 <= time.monotonic() - start < 1.5, "all bytes of the answer take two seconds"
+
+
+def test_ctrl_c_waits_for_no_answer(tmp_path: Path) -> None:
+    with BadServer(path_of) as server:
+        server.hold_after = 1
+        config = RequestConfig(**(QUICK | {"concurrency": 3, "timeout": 8}))
+        cache, start = AnswerCache(tmp_path / "answers.sqlite"), time.monotonic()
+        with pytest.raises(KeyboardInterrupt):
+            Client("test", config, Headers, cache, RunSettings(progress=impatient)).send(requests(server, 9), read)
+        assert time.monotonic() - start < 3
+        assert cache.count() == 1
+        assert not [thread for thread in threading.enumerate() if thread.name == "exchange"], "no thread is left behind"
 
 
 def test_a_stopped_pace_lets_nobody_wait() -> None:

@@ -22,6 +22,9 @@ PLANE = {
     "east": (2, 0),
     "north 2": (0.1, 5),
     "nowhere": (0, 0),
+    "north (film)": (7, 7),  # cosine 0.71 with north
+    "north (game)": (1, 9),
+    "north (2 games)": (1, 9),
 }
 """Title → its vector; lengths differ on purpose."""
 
@@ -56,6 +59,50 @@ def test_an_equal_name_takes_its_own_entry_not_the_nearest_ones() -> None:
     # "North!" and "north" are equal once cleaned; the vector of "north 2" is nearly as near.
     names = ["north 2", "North!", "east", "NORTH"]
     assert matcher().among(["north", "East (2011)", ""], names) == [Match(1, 1.0), Match(2, 1.0), None]
+
+
+@pytest.mark.parametrize(
+    ("title", "names", "position"),
+    [
+        ("Portal", ["Portal (Soundtrack)", "Portal"], 1),
+        ("Portal (PC)", ["Portal (Soundtrack)", "Portal"], 1),
+        ("Portal (Soundtrack)", ["Portal", "Portal: Soundtrack"], 1),
+        ("Portal (PC)", ["Portal", "PORTAL (pc)", "portal"], 1),
+        ("Mercury (PC)", ["Mercury", "Mercury (video game)"], 0),
+        ("Mercury (PC)", ["Mercury (planet)", "Mercury!", "Mercury"], 1),
+    ],
+)
+def test_the_whole_title_comes_first_then_the_cut_one_and_names_stay_whole(
+    title: str, names: list[str], position: int
+) -> None:
+    match = [Match(position, 1.0)]
+    assert matcher().among([title], names) == match
+    assert matcher().best([title], [names]) == match
+
+
+def test_a_name_that_is_equal_only_without_its_bracket_must_be_near() -> None:
+    for titles in (["north"], ["north (PC)"]):
+        assert matcher().among(titles, ["north (film)"]) == matcher().best(titles, [["north (film)"]]) == [None]
+        for found in (
+            matcher().among(titles, ["north (film)", "north (game)"])[0],
+            matcher().best(titles, [["north (film)", "north (game)"]])[0],
+        ):
+            assert found is not None
+            assert (found.position, found.score) == (1, pytest.approx(9 / 82**0.5, abs=1e-6))
+    # A number in a bracket makes no other part of a series.
+    assert [match and match.position for match in matcher().among(["north"], ["north (2 games)"])] == [0]
+
+
+def test_titles_that_are_one_when_cut_keep_their_own_entries() -> None:
+    found = matcher().among(["north (film)", "north", "north (PC)"], ["north", "north (film)"])
+    assert found == [Match(1, 1.0), Match(0, 1.0), Match(0, 1.0)]
+
+
+def test_a_hint_decides_between_things_of_one_name() -> None:
+    names = ["Mercury", "Mercury (planet)", "Mercury (video game)"]
+    assert matcher().best(["Mercury (PC)", "Mercury"], [names, names], "Video Game") == [Match(2, 1.0)] * 2
+    assert matcher().best(["Mercury"], [names[:2]], "video game") == [Match(0, 1.0)]
+    assert matcher().best([""], [["video game"]], "video game") == [None]
 
 
 def test_numbers_keep_parts_of_a_series_apart() -> None:

@@ -15,13 +15,17 @@ ARTICLES = {
     "Dirt_3": ("Dirt 3 (video game)", "standard", "Dirt 3 is a rallying game of the year 2011, made by Codemasters."),
     "Dirt_2": ("Dirt 2", "standard", "Dirt 2 is another racing game, made earlier and by the same people."),
     "Mercury": ("Mercury", "disambiguation", "Mercury may be a planet, a metal, a god, or a record label of old."),
+    "Hero": ("Hero", "disambiguation", "Hero may be a person, a sandwich, a film of 2002, or any of many games."),
+    "HERO": ("HERO", "disambiguation", "HERO may be an acronym, and the acronym may be one of many and many things."),
+    "Hero!": ("Hero!", "standard", "Hero! is a game about somebody who is a hero, and has little else to say here."),
     "Short": ("Short", "standard", "A stub."),
     "A/B_&_?": ("A/B & ?", "standard", "An article whose title must be quoted to be found by anybody at all."),
     "Elsewhere": ("Something else entirely", "standard", "This article has nothing to do with what was sought."),
 }
 FOUND = {
     "Dirt 3": ["Dirt_2", "Dirt_3", "Elsewhere"],
-    "Mercury": ["Mercury"],
+    "Mercury": ["Mercury", "Dirt_2"],
+    "Hero": ["Elsewhere", "Hero", "HERO", "Hero!"],
     "Short": ["Short"],
     "A/B & ?": ["A/B_&_?"],
     "Violin Sonata": ["Elsewhere"],
@@ -32,7 +36,7 @@ def answer(path: str, body: Any) -> Any:
     assert body is None
     words = asked_words(path)
     if path.startswith("/w/rest.php/v1/search/page?"):
-        pages = FOUND.get(words, [])
+        pages = FOUND.get(words.removesuffix(" video game"), [])
         return {"pages": [{"id": 1, "key": key, "title": ARTICLES[key][0], "excerpt": "…"} for key in pages]}
     assert path.startswith("/api/rest_v1/page/summary/")
     title, kind, extract = ARTICLES[words]
@@ -40,7 +44,7 @@ def answer(path: str, body: Any) -> Any:
 
 
 def ask(server: BadServer, tmp_path: Path, *titles: str, **settings: Any) -> Findings:
-    source = Wikipedia(site=server.address, requests=QUICK, **settings)
+    source = Wikipedia(**{"site": server.address, "requests": QUICK, "hint": "video game"} | settings)
     return source.ask("wikipedia", questions(*titles), desk(tmp_path))
 
 
@@ -71,11 +75,34 @@ def test_an_article_is_found_by_search_and_its_title(tmp_path: Path) -> None:
     assert server.most_at_once == 1
 
 
+def test_after_a_list_of_others_the_next_candidate_is_read(tmp_path: Path) -> None:
+    with BadServer(answer) as server:
+        found = ask(server, tmp_path, "Hero (PC)", "Dirt 3", "Mercury").answers
+        assert [(each.outcome, each.match) for each in found] == [
+            ("found", "Hero!"),
+            ("found", "Dirt 3 (video game)"),
+            ("none", "Mercury"),
+        ]
+        assert found[0].facts["description"] == ARTICLES["Hero!"][2]
+        assert found[2].reason == "the article only lists others of that title"
+        assert sum(server.attempts.values()) == 3 + 5, "three searches; Hero needs three summaries"
+        server.mood = lambda path, attempt: "status 400" if path.endswith("/HERO") else "ok"
+        (failed,) = ask(server, tmp_path / "2", "Hero").answers
+        assert (failed.outcome, failed.match, failed.reason) == ("failed", "HERO", "summary: status 400: sorry")
+
+
+def test_a_bracket_is_no_certain_article_unless_the_hint_says_so(tmp_path: Path) -> None:
+    with BadServer(answer) as server:
+        assert ask(server, tmp_path, "Dirt 3 (Xbox)").answers[0].score == 1.0
+        assert ask(server, tmp_path, "Dirt 3 (Xbox)", hint="").answers[0].reason == "no article of that title"
+
+
 def test_a_hint_goes_with_the_search_and_long_texts_are_cut(tmp_path: Path) -> None:
     with BadServer(answer) as server:
         assert ask(server, tmp_path, "Dirt", hint="3", longest=50, shortest=10).answers[0].outcome == "none"
         assert "/w/rest.php/v1/search/page?q=Dirt+3&limit=5" in server.attempts
         cut = ask(server, tmp_path, "Dirt 3", longest=50).answers[0].facts["description"]
+        assert "/w/rest.php/v1/search/page?q=Dirt+3+video+game&limit=5" in server.attempts
     assert cut == "Dirt 3 is a rallying game of the year 2011, made"
 
 
@@ -103,12 +130,13 @@ def test_a_dry_run_counts_and_sends_nothing(tmp_path: Path, monkeypatch: pytest.
         before = sum(server.attempts.values())
         monkeypatch.delenv("SIDREC_CONTACT")
         dry = desk(tmp_path, dry=True)
-        source = Wikipedia(site=server.address, requests=QUICK)
+        source = Wikipedia(site=server.address, requests=QUICK, hint="video game")
         said = source.ask("wikipedia", questions("Dirt 3", "Mercury", "Short"), dry).answers
         assert [each.outcome for each in said] == ["found", "failed", "failed"]
         plan = dry.plans["wikipedia"]
-        # Two searches, each with at most one summary; "Mercury" and "Short" are sent, and each limit.
-        assert (plan.requests, plan.cached, plan.characters) == (4, 2, len("Mercury") + len("Short") + 2)
+        # Two searches, each with one summary; "Mercury" and "Short" are sent, each with hint and limit.
+        assert (plan.requests, plan.cached) == (4, 2)
+        assert plan.characters == len("Mercury") + len("Short") + 2 * len(" video game5")
         assert sum(server.attempts.values()) == before
 
 
@@ -122,6 +150,16 @@ def test_no_contact_address_no_request(tmp_path: Path, monkeypatch: pytest.Monke
     with BadServer(answer) as server, pytest.raises(ConfigError, match="cannot be sent") as caught:
         ask(server, tmp_path, "Dirt 3", contact_variable="MY_ADDRESS")
     assert "example.org" not in str(caught.value)
+
+
+def test_the_contact_address_is_in_no_message_and_in_no_file(tmp_path: Path) -> None:
+    with BadServer(answer, lambda path, attempt: "say 500") as server:
+        server.said = b"x" * 160 + b" blocked: (somebody@example.org)"
+        (found,) = ask(server, tmp_path, "Dirt 3").answers
+        assert "blocked: ([hidden])" in found.reason
+        server.mood, server.said = lambda path, attempt: "say 200", b'{"pages": [], "you": "somebody@example.org"}'
+        assert ask(server, tmp_path, "Dirt 3").answers[0].outcome == "none"
+    assert all(b"somebody" not in path.read_bytes() for path in tmp_path.rglob("*"))
 
 
 @pytest.mark.parametrize("site", ["en.wikipedia.org", "ftp://x", "https://me:pw@example.org", "https://x.org?key=1"])

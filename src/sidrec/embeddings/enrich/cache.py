@@ -1,7 +1,8 @@
-"""Answers on disk: each is written as it comes, so that no request is ever paid twice.
+"""Answers on disk: each is written as it comes, so that no answer is paid twice; and which requests failed.
 
 One sqlite file; every answer is a transaction of its own, which a killed process leaves whole or not at
-all. Keys and addresses of people are in headers, and headers are not stored.
+all. Keys and addresses of people are in headers, and headers are not stored; what a server repeats of them is
+hidden before it comes here.
 """
 
 import json
@@ -24,23 +25,27 @@ class AnswerCache:
     """Digest of a request → the answer, for any number of threads.
 
     Args:
-        path: the file, made where there is none.
+        path: the file, made where there is none; None keeps answers in memory.
 
     Raises:
         DataError: the file is something else, or cannot be written.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path | None) -> None:
         self._path, self._lock = path, threading.Lock()
         with self._trouble():
-            path.parent.mkdir(parents=True, exist_ok=True)
-            self._db = sqlite3.connect(path, timeout=PATIENCE, check_same_thread=False)
+            if path is not None:
+                path.parent.mkdir(parents=True, exist_ok=True)
+            self._db = sqlite3.connect(path or ":memory:", timeout=PATIENCE, check_same_thread=False)
             # Safe against a killed process, and no wait for the disk: only a power cut may lose the last answers.
             self._db.execute("PRAGMA journal_mode = WAL")
             self._db.execute("PRAGMA synchronous = NORMAL")
             with self._db:
                 self._db.execute(
                     "CREATE TABLE IF NOT EXISTS answers (digest TEXT PRIMARY KEY, source TEXT, answer TEXT)"
+                )
+                self._db.execute(
+                    "CREATE TABLE IF NOT EXISTS failures (digest TEXT PRIMARY KEY, source TEXT, problem TEXT)"
                 )
 
     def get(self, digest: str) -> Json | None:
@@ -50,10 +55,22 @@ class AnswerCache:
         return None if row is None else json.loads(row[0])
 
     def put(self, digest: str, source: str, answer: Json) -> None:
-        """Write an answer to disk before returning."""
+        """Write an answer to disk before returning; the request has not failed then."""
         text = json.dumps(answer, ensure_ascii=False)
         with self._lock, self._trouble(), self._db:
             self._db.execute("INSERT OR REPLACE INTO answers VALUES (?, ?, ?)", (digest, source, text))
+            self._db.execute("DELETE FROM failures WHERE digest = ?", (digest,))
+
+    def put_failure(self, digest: str, source: str, problem: str) -> None:
+        """Write to disk that a request was made in vain."""
+        with self._lock, self._trouble(), self._db:
+            self._db.execute("INSERT OR REPLACE INTO failures VALUES (?, ?, ?)", (digest, source, problem))
+
+    def failure(self, digest: str) -> str | None:
+        """Why a request was made in vain; None if it was answered since, or never made."""
+        with self._lock, self._trouble():
+            row = self._db.execute("SELECT problem FROM failures WHERE digest = ?", (digest,)).fetchone()
+        return None if row is None else row[0]
 
     def count(self) -> int:
         """How many answers there are."""

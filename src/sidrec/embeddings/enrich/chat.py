@@ -95,11 +95,22 @@ class ChatModel(FactSource):
         ]
 
         def read(payload: Any) -> Json | None:
-            return _filled(form, payload)
+            return _filled(form, payload, self._is_certain)
 
         requests = [self._request(questions[row], texts[row], form) for row in asked]
         replies = dict(zip(asked, client.send(requests, read), strict=True))
         return Findings([self._answer(question, replies.get(row)) for row, question in enumerate(questions)])
+
+    @property
+    def _is_certain(self) -> bool:
+        """Whether the model draws nothing, so that it would say the same again."""
+        return self._options().get("temperature") == 0
+
+    def _options(self) -> Json:
+        """Fields of every request, apart from the messages and the form."""
+        config: ChatModel.Config = self.config
+        usual = {"model": config.model, "temperature": 0, "max_tokens": config.max_tokens}
+        return usual | config.extra
 
     def _answer(self, question: Question, reply: Reply | None) -> Answer:
         if reply is None:
@@ -121,14 +132,8 @@ class ChatModel(FactSource):
         item = "\n".join(filter(None, (f"Title: {question.title}", text)))
         messages = [{"role": "system", "content": config.instruction}, {"role": "user", "content": item}]
         schema = {"name": "facts", "strict": True, "schema": form.model_json_schema()}
-        body = {
-            "model": config.model,
-            "messages": messages,
-            "temperature": 0,
-            "max_tokens": config.max_tokens,
-            "response_format": {"type": "json_schema", "json_schema": schema},
-        }
-        body = {name: value for name, value in (body | config.extra).items() if value is not None}
+        body = {"messages": messages, "response_format": {"type": "json_schema", "json_schema": schema}}
+        body = {name: value for name, value in (body | self._options()).items() if value is not None}
         return Request(f"{config.base_url}/chat/completions", body=body)
 
     def _context(self, row: int, question: Question, desk: Desk) -> str:
@@ -151,19 +156,25 @@ class ChatModel(FactSource):
         return Headers({"Authorization": f"Bearer {key}"}, (key,))
 
 
-def _filled(form: type[BaseModel], payload: Any) -> Json | None:
+def _filled(form: type[BaseModel], payload: Any, is_certain: bool) -> Json | None:
     """The facts of an answer; None where the model refuses.
 
     Raises:
-        WrongReplyError: the answer was cut off, or does not fit the form.
+        WrongReplyError: the answer was cut off, or does not fit the form; final if it is certain to come again.
     """
     choice = checked(_Completion, payload).choices[0]
     if choice.message.refusal:
         return None
-    if choice.finish_reason == "length":
-        raise WrongReplyError("it was cut off; raise max_tokens")
     try:
-        content = json.loads(choice.message.content or "")
+        if choice.finish_reason == "length":
+            raise WrongReplyError("it was cut off; raise max_tokens")
+        return checked(form, _content(choice)).model_dump()
+    except WrongReplyError as wrong:
+        raise WrongReplyError(str(wrong), is_certain) from wrong
+
+
+def _content(choice: _Choice) -> Any:
+    try:
+        return json.loads(choice.message.content or "")
     except ValueError as error:
         raise WrongReplyError(f"the content is not JSON: {error}") from error
-    return checked(form, content).model_dump()

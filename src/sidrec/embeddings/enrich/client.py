@@ -4,7 +4,6 @@ Left out: anything that a source means by its requests; and streaming, since ans
 """
 
 import json
-import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass, field
@@ -13,20 +12,23 @@ from typing import Any
 from sidrec.artifact import digest_of
 from sidrec.config import RunSettings
 from sidrec.embeddings.enrich.cache import AnswerCache
+from sidrec.embeddings.enrich.exchange import AgainError, Exchange, GoneError, Response
 from sidrec.embeddings.enrich.pace import Pace, RequestConfig, StoppedError, backoff, seconds_to_wait
-from sidrec.errors import DataError, MissingExtraError
+from sidrec.embeddings.enrich.secrets import Secrets
+from sidrec.errors import DataError
 from sidrec.types import Json
 
 __all__ = ["Client", "Headers", "Plan", "Reply", "Request", "WrongReplyError"]
 
-LARGEST = 8 * 2**20
-"""Bytes of an answer; nothing that is asked here has a longer one."""
-AGAIN = frozenset({408, 409, 425, 429, 500, 502, 503, 504, 529})
-"""Statuses of trouble that passes."""
+OK = 200
+AGAIN = frozenset({409, 425})
+"""Statuses of trouble that passes and is the request's own."""
+GONE = frozenset({408, 429, *range(500, 600)})
+"""Statuses of a server that serves nobody for now."""
 MESSAGE_LENGTH = 200
 """Characters of a server's own words in a reason."""
 SECRET_LENGTH = 12
-"""Characters from which a key is too rare to be a word of an answer by chance."""
+"""Characters from which a secret is too rare to be a word of an answer by chance."""
 
 
 @dataclass(frozen=True)
@@ -62,10 +64,12 @@ class Reply:
     Attributes:
         value: what was read from the answer, or None.
         problem: why there is none.
+        is_gone: whether the server could not be reached or served nobody.
     """
 
     value: Any = None
     problem: str = ""
+    is_gone: bool = False
 
 
 @dataclass
@@ -89,7 +93,7 @@ class Headers:
 
     Attributes:
         values: the headers.
-        secrets: texts that must not appear in messages.
+        secrets: texts in them that must not be written.
     """
 
     values: Mapping[str, str] = field(default_factory=dict)
@@ -97,11 +101,16 @@ class Headers:
 
 
 class WrongReplyError(Exception):
-    """An answer came that is not of the form that was asked for."""
+    """An answer came that is not of the form that was asked for.
 
+    Args:
+        what: is wrong with it.
+        is_final: whether the same request would bring the same answer again.
+    """
 
-class _AgainError(Exception):
-    """Something went wrong that another attempt may mend."""
+    def __init__(self, what: str, is_final: bool = False) -> None:
+        super().__init__(what)
+        self.is_final = is_final
 
 
 class _RefusedError(Exception):
@@ -131,7 +140,7 @@ class Client:
     ) -> None:
         self._source, self._config, self._make_headers = source, config, headers
         self._cache, self._run, self._dry = cache, run, dry
-        self._headers = Headers()
+        self._headers, self._secrets, self._long_secrets = Headers(), Secrets(), Secrets()
         self._fatal: DataError | None = None
         self._pace = Pace(config.per_second)
         self.plan = Plan()
@@ -178,23 +187,27 @@ class Client:
             return None
 
     def _ask_all(self, missing: dict[str, Request], read: Callable[[Any], Any], task: str) -> dict[str, Reply]:
-        try:
-            import httpx2
-        except ImportError as error:
-            raise MissingExtraError("asking a server for facts", "enrich") from error
         config, replies, in_a_row = self._config, dict[str, Reply](), 0
+        # What failed before comes last, so that it keeps nobody from being asked, and says nothing new of the server.
+        failed = {digest for digest in missing if self._cache.failure(digest) is not None}
+        order = sorted(missing, key=failed.__contains__)
         self._headers = self._make_headers()
-        limits = httpx2.Limits(max_connections=config.concurrency)
+        self._secrets = Secrets(self._headers.secrets)
+        self._long_secrets = Secrets(self._headers.secrets, SECRET_LENGTH)
         with (
-            httpx2.Client(headers=dict(self._headers.values), timeout=config.timeout, limits=limits) as http,
+            Exchange(self._headers.values, config.timeout, config.concurrency) as exchange,
             self._run.progress(f"{task} ({self._source})", len(missing)) as advance,
             ThreadPoolExecutor(config.concurrency) as pool,
         ):
-            futures = {pool.submit(self._ask, http, request, read): digest for digest, request in missing.items()}
+            futures = {pool.submit(self._ask, exchange, missing[digest], read): digest for digest in order}
             try:
                 for future in as_completed(futures):
-                    reply = replies[futures[future]] = future.result()
-                    in_a_row = in_a_row + 1 if reply.problem else 0
+                    digest = futures[future]
+                    reply = replies[digest] = future.result()
+                    if not reply.is_gone:
+                        in_a_row = 0
+                    elif digest not in failed:
+                        in_a_row += 1
                     if in_a_row >= config.give_up_after:
                         raise self._hopeless(reply.problem, in_a_row)
                     advance()
@@ -203,25 +216,37 @@ class Client:
                 raise self._fatal from None
             except BaseException:
                 self._pace.stop()
+                if self._fatal is None:  # Where the server ended it, answers under way are still worth their price.
+                    exchange.cut()
                 raise
             finally:
                 pool.shutdown(cancel_futures=True)
         return replies
 
-    def _ask(self, http: Any, request: Request, read: Callable[[Any], Any]) -> Reply:
-        """One request until it is answered, refused, or was tried often enough; the answer is on disk on return."""
-        problem, attempts = "", self._config.attempts
+    def _ask(self, exchange: Exchange, request: Request, read: Callable[[Any], Any]) -> Reply:
+        """What comes of one request; it is on disk on return."""
+        reply = self._try(exchange, request, read)
+        if reply.problem:
+            self._cache.put_failure(request.digest, self._source, reply.problem)
+        return reply
+
+    def _try(self, exchange: Exchange, request: Request, read: Callable[[Any], Any]) -> Reply:
+        """One request until it is answered, refused, or was tried often enough."""
+        problem, is_gone, attempts = "", False, self._config.attempts
         for attempt in range(1, attempts + 1):
             self._pace.wait()
             try:
-                answer = self._fetch(http, request)
+                answer = self._fetch(exchange, request)
                 value = read(answer)
-            except _AgainError as again:
-                problem = self._hide(str(again))
+            except AgainError as again:
+                problem, is_gone = self._secrets.hidden(str(again)), isinstance(again, GoneError)
             except WrongReplyError as wrong:
-                problem = self._hide(f"the answer is not of the form that was asked for: {wrong}")
+                what = f"the answer is not of the form that was asked for: {wrong}"
+                problem, is_gone = self._secrets.hidden(what), False
+                if wrong.is_final:
+                    return Reply(problem=problem)
             except _RefusedError as refused:
-                return Reply(problem=self._hide(str(refused)))
+                return Reply(problem=self._secrets.hidden(str(refused)))
             except DataError as fatal:
                 # Other threads must not ask on until the main one hears of it.
                 self._fatal = fatal
@@ -232,54 +257,32 @@ class Client:
                 return Reply(value)
             if attempt < attempts:
                 self._pace.sleep(backoff(self._config, attempt))
-        return Reply(problem=f"{problem} (attempts: {attempts})")
+        return Reply(problem=f"{problem} (attempts: {attempts})", is_gone=is_gone)
 
-    def _fetch(self, http: Any, request: Request) -> Any:
+    def _fetch(self, exchange: Exchange, request: Request) -> Any:
         """The JSON of one answer."""
-        import httpx2
-
-        method = "GET" if request.body is None else "POST"
-        arguments: Json = {"params": dict(request.params)} if request.body is None else {"json": request.body}
+        response = exchange.ask(request.url, request.params, request.body)
+        if response.status != OK:
+            self._refuse(response)
         try:
-            # Redirects are followed only where nothing but a question was sent.
-            with http.stream(method, request.url, follow_redirects=method == "GET", **arguments) as response:
-                data = self._body(response)
-        except httpx2.TimeoutException as error:
-            raise _AgainError(f"no answer within {self._config.timeout:g} s") from error
-        except httpx2.RequestError as error:
-            raise _AgainError(f"{type(error).__name__}: {error}") from error
-        text = data.decode("utf-8", errors="replace")
-        if response.status_code != httpx2.codes.OK:
-            self._refuse(response.status_code, text, response.headers.get("Retry-After"))
-        try:
-            return json.loads(self._hide(text, SECRET_LENGTH))
-        except ValueError as error:
-            raise _AgainError(f"the answer is not JSON: {error}") from error
+            return self._long_secrets.hidden_in(json.loads(response.text))
+        except (ValueError, RecursionError) as error:
+            raise AgainError(f"the answer is not JSON: {error}") from error
 
-    def _body(self, response: Any) -> bytes:
-        """All of an answer; a server that dribbles or never ends is left."""
-        data, deadline = bytearray(), time.monotonic() + self._config.timeout
-        for piece in response.iter_bytes():
-            data += piece
-            if time.monotonic() > deadline:
-                raise _AgainError(f"no whole answer within {self._config.timeout:g} s")
-            if len(data) > LARGEST:
-                raise _AgainError(f"the answer has more than {LARGEST} bytes")
-        return bytes(data)
-
-    def _refuse(self, status: int, text: str, retry_after: str | None) -> None:
+    def _refuse(self, response: Response) -> None:
         """Raise what fits a status that brings no answer; where it asks for a pause, all threads pause."""
-        what = f"status {status}{_message(text)}"
+        status = response.status
+        what = f"status {status}{_message(response.text, self._secrets)}"
         if status in (401, 403, 407):
             raise DataError(
-                self._hide(f"the server refuses to answer: {what}"),
+                f"the server refuses to answer: {what}",
                 where=self._source,
                 expected="a key or contact address that it accepts",
                 next="check the environment variables that hold them; answers so far are kept",
             )
-        if status not in AGAIN:
+        if status not in AGAIN | GONE:
             raise _RefusedError(what)
-        pause = seconds_to_wait(retry_after)
+        pause = seconds_to_wait(response.retry_after)
         if pause is not None and pause > self._config.longest_wait:
             raise DataError(
                 f"the server asks to be left alone for {pause:.0f} s",
@@ -289,35 +292,29 @@ class Client:
             )
         if pause:
             self._pace.hold(pause)
-        raise _AgainError(what)
+        raise (GoneError if status in GONE else AgainError)(what)
 
     def _hopeless(self, problem: str, in_a_row: int) -> DataError:
         return DataError(
-            f"{in_a_row} requests in a row failed, the last one with: {problem}",
+            f"{in_a_row} requests in a row failed that had not failed before, the last one with: {problem}",
             where=self._source,
-            expected="a server that answers now and then",
+            expected="a server that can be reached and answers now and then",
             next="check its address and the network, then run the same command again; answers so far are kept",
         )
 
-    def _hide(self, text: str, shortest: int = 1) -> str:
-        """A text without the keys of this client."""
-        for secret in self._headers.secrets:
-            if len(secret) >= shortest:
-                text = text.replace(secret, "[key]")
-        return text
 
-
-def _message(text: str) -> str:
+def _message(text: str, secrets: Secrets) -> str:
     """What an error page says: the message of the usual forms, else its beginning.
 
-    >>> _message('{"error": {"message": "no such model"}}'), _message("")
+    >>> _message('{"error": {"message": "no such model"}}', Secrets()), _message("", Secrets())
     (': no such model', '')
     """
     try:
-        said: Any = json.loads(text)
+        said: Any = secrets.hidden_in(json.loads(text))
         said = said.get("error", said) if isinstance(said, dict) else said
         said = said.get("message", said) if isinstance(said, dict) else said
-    except ValueError:
+    except (ValueError, RecursionError):
         said = text
-    line = " ".join(str(said).split())
+    # Cut last: half a key is no longer found.
+    line = " ".join(secrets.hidden(str(said)).split())
     return f": {line[:MESSAGE_LENGTH]}" if line else ""

@@ -1,10 +1,12 @@
 """Which entry of a source is the item: an equal title, else the nearest one in an embedding of titles.
 
-The score is the cosine of unit vectors. Left out: learnt matchers, and matching by anything but titles.
+What shops add is cut from the title alone: the bracket of an entry may say that it is something else of that name,
+a soundtrack or a film, so `Portal (PC)` equals `Portal` and is only near `Portal (Soundtrack)`. The score is the
+cosine of unit vectors. Left out: learnt matchers, and matching by anything but titles.
 """
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Annotated, Any
 
@@ -36,12 +38,13 @@ class MatchConfig(Config):
         Field(description="What makes vectors of titles: text (a sentence encoder) or tfidf."),
     ] = "text"  # type: ignore[assignment]  # The slot makes a Config of the name.
     threshold: float = Field(default=0.85, gt=0, le=1)
-    """Cosine from which the nearest title is taken for the item's; equal titles need none."""
+    """Cosine from which the nearest name is taken for the item's; equal ones need none."""
     cut: tuple[str, ...] = (r"\s*[(\[][^()\[\]]*[)\]]$",)
-    """Regular expressions whose matches are taken out of titles, of both sides, in this order: what shops and
-    encyclopaedias add. By default, brackets at the end."""
+    """Regular expressions whose matches are taken out of an item's title, in this order: what shops add. By default,
+    brackets at the end. The names of a source stay whole."""
     numbers_agree: bool = True
-    """Whether titles with different numbers are never taken for each other: parts of a series have similar vectors."""
+    """Whether titles with different numbers are never taken for each other: parts of a series have similar vectors.
+    Numbers in what `cut` would take out of a name do not count."""
 
     @field_validator("cut")
     @classmethod
@@ -60,7 +63,7 @@ class Match:
 
     Attributes:
         position: which of the names.
-        score: cosine of the titles; 1 for equal ones.
+        score: cosine of the title, cut, and the whole name; 1 for equal ones.
     """
 
     position: int
@@ -93,28 +96,29 @@ class Matcher:
     def among(self, titles: Sequence[str], names: Sequence[str]) -> list[Match | None]:
         """For each title the name that is it, of all names.
 
-        An equal name wins, the first of several. Empty titles match nothing.
+        A name that equals the whole title wins, then one that equals the cut title; the first of several. Empty titles
+        match nothing.
         """
-        cleaned, found = [self.clean(title) for title in titles], dict[str, Match]()
         first: dict[str, int] = {}
         for position, name in enumerate(names):
-            first.setdefault(title_key(self.clean(name)), position)
-        left: list[str] = []
-        for title in filter(None, dict.fromkeys(cleaned)):
-            position = first.get(title_key(title))
-            if position is None:
-                left.append(title)
-            else:
-                found[title] = Match(position, 1.0)
-        if left and first:
-            found |= self._nearest(left, names, sorted(first.values()))
-        return [found.get(title) for title in cleaned]
+            first.setdefault(title_key(clean_title(name)), position)
+        equal = {title: _equal(self._keys(title), first) for title in dict.fromkeys(titles)}
+        left = list(dict.fromkeys(self.clean(title) for title, match in equal.items() if match is None))
+        near = self._nearest([title for title in left if title], names, sorted(first.values()))
+        return [equal[title] or near.get(self.clean(title)) for title in titles]
 
-    def best(self, titles: Sequence[str], candidates: Sequence[Sequence[str]]) -> list[Match | None]:
-        """For each title the one of its own candidates that is it; equal candidates win."""
-        names = [[self.clean(name) for name in own] for own in candidates]
+    def best(self, titles: Sequence[str], candidates: Sequence[Sequence[str]], hint: str = "") -> list[Match | None]:
+        """For each title the one of its own candidates that is it; equal ones win, as in `among`.
+
+        Args:
+            titles: of items.
+            candidates: names for each title.
+            hint: what all items are; a name that equals title and hint, such as `Mercury (video game)`, wins over all.
+        """
+        names = [[clean_title(name) for name in own] for own in candidates]
         pairs = list(zip(map(self.clean, titles), names, strict=True))
-        found = [_equal(title, own) for title, own in pairs]
+        places = [{title_key(name): place for place, name in reversed(list(enumerate(own)))} for own in names]
+        found = [_equal(self._keys(title, hint), own) for title, own in zip(titles, places, strict=True)]
         is_open = [match is None and bool(title and own) for match, (title, own) in zip(found, pairs, strict=True)]
         left = [pair for pair, still in zip(pairs, is_open, strict=True) if still]
         row_of = {
@@ -127,11 +131,19 @@ class Matcher:
                 found[place] = self._accepted(title, own, list(range(len(own))), scores.tolist())
         return found
 
+    def _keys(self, title: str, hint: str = "") -> list[str]:
+        """The keys of names that are this title's, best first."""
+        cut = self.clean(title)
+        texts = ([f"{cut} {hint}"] if hint else []) + [clean_title(title), cut]
+        return [title_key(text) for text in texts] if cut else []
+
     def _nearest(self, titles: list[str], names: Sequence[str], positions: list[int]) -> dict[str, Match]:
         """Titles that no name equals, with the nearest acceptable of the names at `positions`."""
         import faiss
 
-        texts = [self.clean(names[position]) for position in positions]
+        if not titles or not positions:
+            return {}
+        texts = [clean_title(names[position]) for position in positions]
         vectors_TD = self._vectors([*texts, *titles])
         index: Any = faiss.IndexFlatIP(vectors_TD.shape[1])
         index.add(vectors_TD[: len(texts)])
@@ -148,7 +160,7 @@ class Matcher:
         for score, place, name in sorted(zip(scores, places, names, strict=True), key=lambda of: (-of[0], of[1])):
             if score < self._config.threshold:
                 return None
-            if not self._config.numbers_agree or numbers_in(title) == numbers_in(name):
+            if not self._config.numbers_agree or numbers_in(title) == numbers_in(self.clean(name)):
                 return Match(place, min(score, 1.0))
         return None
 
@@ -162,11 +174,10 @@ class Matcher:
         return np.ascontiguousarray(unit_length(vectors), np.float32)
 
 
-def _equal(title: str, names: Sequence[str]) -> Match | None:
-    """The first of some names that equals a title.
+def _equal(keys: Sequence[str], places: Mapping[str, int]) -> Match | None:
+    """The place of the first key that has one.
 
-    >>> _equal("Dirt 3", ["Dirt", "DIRT 3"]), _equal("", [""])
+    >>> _equal(["dirt 3 pc", "dirt 3"], {"dirt": 0, "dirt 3": 1}), _equal([], {"": 0})
     (Match(position=1, score=1.0), None)
     """
-    keys = [title_key(name) for name in names]
-    return Match(keys.index(title_key(title)), 1.0) if title and title_key(title) in keys else None
+    return next((Match(places[key], 1.0) for key in keys if key in places), None)

@@ -21,7 +21,7 @@ class RequestConfig(Config):
     concurrency: int = Field(default=4, ge=1)
     """Requests under way at once."""
     timeout: float = Field(default=60.0, gt=0)
-    """Seconds after which a request counts as lost."""
+    """Seconds from a request to the last byte of its answer, after which it counts as lost."""
     attempts: int = Field(default=5, ge=1)
     """Times a request is made before the item counts as failed."""
     first_wait: float = Field(default=1.0, ge=0)
@@ -29,7 +29,8 @@ class RequestConfig(Config):
     longest_wait: float = Field(default=300.0, gt=0)
     """Seconds that no wait exceeds; a server that asks for a longer one ends the run."""
     give_up_after: int = Field(default=20, ge=1)
-    """Failed requests in a row after which the run ends: the server is gone, not the items."""
+    """Requests in a row without a word from the server (no connection, time-outs, status 429 or 5xx) after which the
+    run ends: the server is gone, not the items. Requests that failed in an earlier run do not count."""
 
 
 class StoppedError(Exception):

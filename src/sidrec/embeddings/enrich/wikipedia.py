@@ -7,7 +7,7 @@ better than rules do, and whole articles.
 """
 
 import os
-from typing import Any, ClassVar, Literal
+from typing import Any, Literal
 from urllib.parse import quote
 
 from pydantic import BaseModel, Field, field_validator
@@ -15,7 +15,7 @@ from pydantic import BaseModel, Field, field_validator
 from sidrec.config import Config
 from sidrec.embeddings.enrich.answers import Answer, Findings, Question
 from sidrec.embeddings.enrich.client import Client, Headers, Reply, Request
-from sidrec.embeddings.enrich.matching import Match
+from sidrec.embeddings.enrich.matching import Matcher
 from sidrec.embeddings.enrich.pace import RequestConfig
 from sidrec.embeddings.enrich.source import Desk, FactSource, checked, secret_from, server_address
 from sidrec.version import __version__
@@ -45,6 +45,11 @@ class _Summary(BaseModel):
     extract: str = ""
     description: str | None = None
 
+    @property
+    def lists_others(self) -> bool:
+        """Whether the article is about no thing of its own: a list of things of the same name."""
+        return self.type == "disambiguation"
+
 
 def _read_pages(payload: Any) -> list[_Page]:
     return checked(_Pages, payload).pages
@@ -64,7 +69,7 @@ class Wikipedia(FactSource):
         site: str = "https://en.wikipedia.org"
         """Address of the encyclopaedia; its language is that of the facts."""
         hint: str = ""
-        """Words added to every search, such as `video game`."""
+        """What all items are, such as `video game`: added to every search, and `TITLE (video game)` is the item."""
         candidates: int = Field(default=5, ge=1, le=50)
         """Articles of a search whose titles are compared with the item's."""
         shortest: int = Field(default=50, ge=0)
@@ -78,10 +83,8 @@ class Wikipedia(FactSource):
 
         _address = field_validator("site")(server_address)
 
-    NO_TITLE: ClassVar[str] = "the item has no title"
-
     def ask(self, name: str, questions: list[Question], desk: Desk) -> Findings:
-        """One answer a question: the summary of the article of equal or nearest title.
+        """One answer a question: the summary of the article of equal or nearest title, if it is about one thing.
 
         Raises:
             ConfigError: the contact address is not set.
@@ -90,51 +93,55 @@ class Wikipedia(FactSource):
         client, matcher = desk.client(name, self.config.requests, self._headers), desk.matcher()
         titled = [question for question in questions if matcher.clean(question.title)]
         searches = client.send([self._search(matcher.clean(q.title)) for q in titled], _read_pages, "search")
-        known = [
-            (question, reply.value, [page.title for page in reply.value])
-            for question, reply in zip(titled, searches, strict=True)
-            if not reply.problem
-        ]
-        matches = matcher.best([question.title for question, _, _ in known], [titles for _, _, titles in known])
-        chosen = {
-            question.item: (pages[match.position], match)
-            for (question, pages, _), match in zip(known, matches, strict=True)
-            if match is not None
+        known = [(q, reply.value) for q, reply in zip(titled, searches, strict=True) if not reply.problem]
+        answers = {
+            q.item: Answer(q.item, "failed", reason=f"search: {reply.problem}")
+            for q, reply in zip(titled, searches, strict=True)
+            if reply.problem
         }
-        found = dict(zip(chosen, self._summaries(client, [page for page, _ in chosen.values()]), strict=True))
+        answers |= self._read(client, matcher, known)
         self._expect(client, searches, desk)
-        problems = {q.item: reply.problem for q, reply in zip(titled, searches, strict=True) if reply.problem}
-        return Findings(
-            [self._answer(question, problems, chosen, found, matcher.clean(question.title)) for question in questions]
-        )
+        return Findings([answers.get(q.item) or self._nothing(q, matcher) for q in questions])
 
-    def _answer(
-        self,
-        question: Question,
-        problems: dict[Any, str],
-        chosen: dict[Any, tuple[_Page, Match]],
-        found: dict[Any, Reply],
-        title: str,
-    ) -> Answer:
+    def _read(self, client: Client, matcher: Matcher, known: list[tuple[Question, list[_Page]]]) -> dict[Any, Answer]:
+        """Answers about items that have articles of their title; others are missing.
+
+        After an article that only lists others of its title, the next best of the search is read.
+        """
+        answers: dict[Any, Answer] = {}
+        while known:
+            titles = [[page.title for page in pages] for _, pages in known]
+            matches = matcher.best([question.title for question, _ in known], titles, self.config.hint)
+            chosen = [
+                (question, pages, pages[match.position], match.score)
+                for (question, pages), match in zip(known, matches, strict=True)
+                if match is not None
+            ]
+            replies, known = self._summaries(client, [page for _, _, page, _ in chosen]), []
+            for (question, pages, page, score), reply in zip(chosen, replies, strict=True):
+                answers[question.item] = self._answer(question, page, score, reply)
+                if not reply.problem and reply.value.lists_others:
+                    known.append((question, [other for other in pages if other is not page]))
+        return answers
+
+    def _answer(self, question: Question, page: _Page, score: float, reply: Reply) -> Answer:
         item = question.item
-        if not title:
-            return Answer(item, "none", reason=self.NO_TITLE)
-        if item in problems:
-            return Answer(item, "failed", reason=f"search: {problems[item]}")
-        if item not in chosen:
-            return Answer(item, "none", reason="no article of that title")
-        page, match = chosen[item]
-        reply = found[item]
         if reply.problem:
-            return Answer(item, "failed", reason=f"summary: {reply.problem}", match=page.title, score=match.score)
+            return Answer(item, "failed", reason=f"summary: {reply.problem}", match=page.title, score=score)
         summary: _Summary = reply.value
-        if summary.type == "disambiguation":
+        if summary.lists_others:
             return Answer(item, "none", reason="the article only lists others of that title", match=page.title)
         text = " ".join(summary.extract.split())
         if len(text) < self.config.shortest:
             return Answer(item, "none", reason="the article has no summary", match=page.title)
         facts = {"about": summary.description, "description": _cut(text, self.config.longest)}
-        return Answer.of_facts(item, facts, page.title, match.score)
+        return Answer.of_facts(item, facts, page.title, score)
+
+    @staticmethod
+    def _nothing(question: Question, matcher: Matcher) -> Answer:
+        has_title = bool(matcher.clean(question.title))
+        reason = "no article of that title" if has_title else "the item has no title"
+        return Answer(question.item, "none", reason=reason)
 
     def _search(self, title: str) -> Request:
         words = f"{title} {self.config.hint}".strip()
@@ -148,7 +155,7 @@ class Wikipedia(FactSource):
 
     @staticmethod
     def _expect(client: Client, searches: list[Reply], desk: Desk) -> None:
-        """Count one summary for every search that is still to be made, at most that many will be asked for."""
+        """Count one summary for every search that is still to be made; few items need none, or a second one."""
         if desk.dry:
             client.plan.requests += sum(1 for reply in searches if reply.problem)
 
@@ -162,7 +169,7 @@ class Wikipedia(FactSource):
         import httpx2
 
         agent = f"sidrec/{__version__} ({contact}) httpx2/{httpx2.__version__}"
-        return Headers({"User-Agent": agent, "Accept": "application/json"})
+        return Headers({"User-Agent": agent, "Accept": "application/json"}, (contact,))
 
 
 def _cut(text: str, longest: int) -> str:
