@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from sidrec.errors import DataError
-from sidrec.types import IntArray
+from sidrec.types import BoolArray, IntArray
 
 __all__ = ["Histories", "Sequences", "positions_within"]
 
@@ -73,6 +73,15 @@ class Histories:
         positions = np.arange(len(self))[index]
         starts, lengths = self.offsets[:-1][positions], self.lengths[positions]
         return Histories(*_gather(self.rows, starts, lengths))
+
+    def where(self, kept: BoolArray) -> "Histories":
+        """Each history without the items for which `kept`, bool[T], is false.
+
+        >>> Histories.of([[3, 1], [2]]).where(np.array([False, True, False])).padded(-1).tolist()
+        [[1], [-1]]
+        """
+        before = np.concatenate([[0], np.cumsum(kept)])
+        return Histories(self.rows[kept], before[self.offsets])
 
     def last(self, max_items: int) -> "Histories":
         """Each history cut to its newest `max_items` items; 0 means no cut."""

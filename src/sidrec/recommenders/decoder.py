@@ -78,7 +78,7 @@ class Decoder(GenerativeRecommender):
     def examples(self, dataset: Dataset) -> TrainingExamples:
         """One example a window of a user's history, with all training targets in it."""
         windows = Windows.of(dataset.sequences, dataset.split.train, self.config.max_history)
-        return SequenceExamples(windows, self.item_tokens)
+        return SequenceExamples(windows, self.item_tokens, self.config.augmentation)
 
     def prompts(self, histories: Histories) -> Prompts:
         """The begin token, then the codes of the newest items."""

@@ -31,6 +31,7 @@ from sidrec.recommenders.base import Recommender, RecommenderConfig, Validate
 from sidrec.recommenders.growth import Trained, check_sizes
 from sidrec.recommenders.path_log_probs import path_log_probs
 from sidrec.recommenders.precision import in_precision
+from sidrec.tasks.augmentation import Augmentation
 from sidrec.tasks.next_item import ItemTokens, Prompts
 from sidrec.tokenizers.semantic_ids import SemanticIds
 from sidrec.tokenizers.vocabulary import CodeVocabulary
@@ -48,8 +49,17 @@ class GenerativeConfig(RecommenderConfig):
 
     max_history: int = Field(default=20, ge=1)
     """Newest items of a history that the model reads."""
+    history_dropout: float = Field(default=0.0, ge=0, lt=1)
+    """Probability with which training leaves an item of a history out, drawn anew in every epoch; one always stays."""
+    subsequences: bool = False
+    """Whether training begins each history at an item drawn anew in every epoch, all of them equally likely."""
     search: BeamConfig = BeamConfig()
     """How items are searched when it recommends."""
+
+    @property
+    def augmentation(self) -> Augmentation:
+        """What training does to histories."""
+        return Augmentation(self.history_dropout, self.subsequences)
 
 
 class GenerativeRecommender(Recommender):

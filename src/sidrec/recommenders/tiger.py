@@ -65,7 +65,10 @@ class Tiger(GenerativeRecommender):
 
     def examples(self, dataset: Dataset) -> TrainingExamples:
         """One example a training target."""
-        return PrefixExamples(dataset.sequences, dataset.split.train, self.item_tokens, self.config.max_history)
+        config = self.config
+        return PrefixExamples(
+            dataset.sequences, dataset.split.train, self.item_tokens, config.max_history, config.augmentation
+        )
 
     def prompts(self, histories: Histories) -> Prompts:
         """Codes of the newest items, then the end token."""

@@ -6,7 +6,8 @@ for encoder-decoders (one target an example), `SequenceExamples` for causal mode
 window of a user's history in one forward pass). Text prompts and other tasks are not here.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Self
 
 import numpy as np
 import torch
@@ -14,6 +15,7 @@ from torch import Tensor
 
 from sidrec.data.dataset import Examples
 from sidrec.data.sequences import Histories, Sequences
+from sidrec.tasks.augmentation import WHOLE, Augmentation
 from sidrec.tasks.windows import Windows
 from sidrec.training.objectives import IGNORE
 from sidrec.types import IntArray
@@ -92,15 +94,21 @@ class PrefixExamples:
         examples: which items are targets.
         items: how items are written.
         max_items: newest items of a history that are read; 0 reads all.
+        augmentation: what is left out of the history that would be read.
     """
 
     sequences: Sequences
     examples: Examples
     items: ItemTokens
     max_items: int
+    augmentation: Augmentation = WHOLE
 
     def __len__(self) -> int:
         return len(self.examples)
+
+    def in_epoch(self, seed: int, epoch: int) -> Self:
+        """The examples as an epoch of a run sees them."""
+        return replace(self, augmentation=self.augmentation.in_epoch(seed, epoch))
 
     @property
     def lengths(self) -> IntArray:
@@ -108,12 +116,15 @@ class PrefixExamples:
         kept = self.examples.cuts.astype(np.int64)
         if self.max_items > 0:
             kept = np.minimum(kept, self.max_items)
-        return kept * self.items.num_levels + 1
+        return self.augmentation.num_kept(kept) * self.items.num_levels + 1
 
     def collate(self, positions: IntArray) -> dict[str, Tensor]:
         """The examples at `positions` as `input_ids`, `attention_mask` and `labels` (codes, end token)."""
         users, cuts = self.examples.users[positions], self.examples.cuts[positions]
-        prompts = self.items.prompts(self.sequences.before(users, cuts, self.max_items), end=True)
+        histories = self.sequences.before(users, cuts, self.max_items)
+        if self.augmentation.is_on:
+            histories = histories.where(self.augmentation.kept(positions, histories.lengths))
+        prompts = self.items.prompts(histories, end=True)
         targets_BL = self.items.table_NL[self.sequences.targets(users, cuts)]
         labels = np.pad(targets_BL, ((0, 0), (0, 1)), constant_values=self.items.eos)
         return {
@@ -130,22 +141,31 @@ class SequenceExamples:
     Attributes:
         windows: which events, and which of them are learnt.
         items: how items are written.
+        augmentation: what is left out of the events before a window's last one. What is left out is not learnt in
+            that epoch either, nor is what then stands first, with nothing before it.
     """
 
     windows: Windows
     items: ItemTokens
+    augmentation: Augmentation = WHOLE
 
     def __len__(self) -> int:
         return len(self.windows)
 
+    def in_epoch(self, seed: int, epoch: int) -> Self:
+        """The examples as an epoch of a run sees them."""
+        return replace(self, augmentation=self.augmentation.in_epoch(seed, epoch))
+
     @property
     def lengths(self) -> IntArray:
         """int64[P], tokens of each example."""
-        return self.windows.sizes * self.items.num_levels + 1
+        return (self.augmentation.num_kept(self.windows.sizes - 1) + 1) * self.items.num_levels + 1
 
     def collate(self, positions: IntArray) -> dict[str, Tensor]:
         """The windows at `positions` as `input_ids`, `attention_mask` and `labels` (codes of targets only)."""
         batch = self.windows.batch(positions)
+        if self.augmentation.is_on:
+            batch = batch.where(self.augmentation.kept(positions, self.windows.sizes[positions] - 1))
         offsets = np.concatenate([[0], np.cumsum(batch.inside_BT.sum(axis=1))])
         prompts = self.items.prompts(Histories(batch.rows_BT[batch.inside_BT], offsets), begin=True)
         learnt = np.pad(np.repeat(batch.learnt_BT, self.items.num_levels, axis=1), ((0, 0), (1, 0)))
