@@ -15,12 +15,23 @@ from sidrec.testing.toy import cycle_dataset, random_semantic_ids
 from sidrec.training.isolation import isolated_rng
 
 KINDS = ("tiger", "decoder")
+OPTIONS: dict[str, dict[str, Any]] = {
+    "tiger": {},
+    "decoder": {},
+    "tiger, sums": {"item_inputs": "sum"},
+    "tiger, positions": {"item_positions": True},
+    "tiger, sums, positions": {"item_inputs": "sum", "item_positions": True},
+}
+VARIANTS = tuple(OPTIONS)
+"""Kinds, and kinds with options that change what is read; `make` knows them all."""
 RAGGED = Histories.of([[3, 7, 11, 2], [], [5], [9, 1, 8, 30, 41, 2, 17], [4, 4]])
 RUN = RunSettings(device="cpu")
 
 
 def make(kind: str, normalize: str = "level", num_items: int = 60, sizes=(5, 4, 6), seed: int = 0, **fields: Any):
     """A recommender with random weights, scaled up so that scores differ."""
+    fields = OPTIONS[kind] | fields
+    kind = kind.partition(",")[0]
     dataset = cycle_dataset(num_items=num_items)
     search = {"beams": 7, "normalize": normalize, "users_per_batch": 3}
     small = {

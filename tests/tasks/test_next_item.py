@@ -1,6 +1,7 @@
 """Prompts and examples, cell by cell, and what every training set must satisfy."""
 
 from collections import Counter
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -31,6 +32,23 @@ def test_encoder_prompts():
     prompts = ITEMS.prompts(Histories.of([[0, 2], [], [3]]), end=True)
     assert prompts.tokens_BT.tolist() == [[3, 5, 4, 6, 1], [1, 0, 0, 0, 0], [4, 5, 1, 0, 0]]
     assert prompts.mask_BT.tolist() == [[1, 1, 1, 1, 1], [1, 0, 0, 0, 0], [1, 1, 1, 0, 0]]
+
+
+def test_prompts_of_whole_items():
+    whole = replace(ITEMS, whole=True)
+    prompts = whole.prompts(Histories.of([[0, 2, 1], [], [3]]), max_items=2, end=True)
+    assert prompts.tokens_BT.tolist() == [[[4, 6], [3, 7], [1, 0]], [[1, 0], [0, 0], [0, 0]], [[4, 5], [1, 0], [0, 0]]]
+    assert prompts.mask_BT.tolist() == [[1, 1, 1], [1, 0, 0], [1, 1, 0]]
+    begun = whole.prompts(Histories.of([[3], []]), begin=True)
+    assert begun.tokens_BT.tolist() == [[[2, 0], [4, 5]], [[2, 0], [0, 0]]]
+
+
+def test_prefix_examples_of_whole_items_write_codes():
+    examples = PrefixExamples(SEQUENCES, pairs((0, 1), (0, 3)), replace(ITEMS, whole=True), max_items=2)
+    assert examples.lengths.tolist() == [2, 3]
+    batch = examples.collate(np.array([0, 1]))
+    assert batch["input_ids"].tolist() == [[[3, 5], [1, 0], [0, 0]], [[3, 7], [4, 6], [1, 0]]]
+    assert batch["labels"].tolist() == [[3, 7, 1], [4, 5, 1]]
 
 
 def test_causal_prompts():

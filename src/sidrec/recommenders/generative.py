@@ -105,6 +105,11 @@ class GenerativeRecommender(Recommender):
         return CodeVocabulary(self.ids.sizes if self._trained is None else self._trained.sizes)
 
     @property
+    def reads_whole_items(self) -> bool:
+        """Whether an item is one position of a prompt, instead of one a code."""
+        return False
+
+    @property
     def item_tokens(self) -> ItemTokens:
         """Token ids of the items."""
         return self._tables[1]
@@ -125,7 +130,9 @@ class GenerativeRecommender(Recommender):
         if self._derived is None or self._derived[0] is not self.ids:
             words = self.vocabulary
             codes = self.read_codes
-            items = ItemTokens(words.tokens(codes).astype(np.int64), words.PAD, words.EOS, words.BOS)
+            items = ItemTokens(
+                words.tokens(codes).astype(np.int64), words.PAD, words.EOS, words.BOS, self.reads_whole_items
+            )
             # The table's own tree may have grown from an earlier one, which is faster than building it.
             trie = self.ids.trie if codes is self.ids.codes else ItemTrie.build(codes, words.sizes)
             self._derived = (self.ids, items, trie)

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from sidrec.data.dataset import Examples
-from sidrec.data.sequences import Histories, Sequences
+from sidrec.data.sequences import Histories, Sequences, positions_within
 from sidrec.tasks.augmentation import WHOLE, Augmentation
 from sidrec.tasks.windows import Windows
 from sidrec.training.objectives import IGNORE
@@ -28,7 +28,7 @@ class Prompts:
     """A batch of prompts, padded on the right; models that are searched read padding on either side.
 
     Attributes:
-        tokens_BT: int64[B, T] token ids.
+        tokens_BT: int64[B, T] token ids, or int64[B, T, L] where each position is an item (or a token and padding).
         mask_BT: int64[B, T], 1 where a token is real and 0 where it is padding.
     """
 
@@ -45,21 +45,31 @@ class ItemTokens:
         pad: padding token.
         eos: end token.
         bos: begin token.
+        whole: whether an item is one position of a prompt, with all its tokens, instead of a position a token. What is
+            written is a token a level either way.
 
     >>> items = ItemTokens(np.array([[3, 6], [4, 5]]), pad=0, eos=1, bos=2)
     >>> items.prompts(Histories.of([[1, 0], []]), end=True).tokens_BT.tolist()
     [[4, 5, 3, 6, 1], [1, 0, 0, 0, 0]]
+    >>> replace(items, whole=True).prompts(Histories.of([[1, 0], []]), end=True).tokens_BT.tolist()
+    [[[4, 5], [3, 6], [1, 0]], [[1, 0], [0, 0], [0, 0]]]
     """
 
     table_NL: IntArray
     pad: int
     eos: int
     bos: int
+    whole: bool = False
 
     @property
     def num_levels(self) -> int:
         """L, tokens an item."""
         return self.table_NL.shape[1]
+
+    @property
+    def span(self) -> int:
+        """Positions of an item in a prompt."""
+        return 1 if self.whole else self.num_levels
 
     def prompts(self, histories: Histories, *, max_items: int = 0, begin: bool = False, end: bool = False) -> Prompts:
         """The newest items of each history, oldest first, as token ids.
@@ -71,17 +81,18 @@ class ItemTokens:
             end: put the end token last.
         """
         histories = histories.last(max_items)
-        rows_BT = histories.padded(0)
-        batch, width = len(rows_BT), rows_BT.shape[1] * self.num_levels
-        lengths = int(begin) + histories.lengths * self.num_levels + int(end)
-        tokens = np.full((batch, int(begin) + width + int(end)), self.pad, dtype=np.int64)
-        tokens[:, int(begin) : int(begin) + width] = self.table_NL[rows_BT].reshape(batch, width)
+        batch, head, width = len(histories), int(begin), self.num_levels // self.span
+        lengths = head + histories.lengths * self.span + int(end)
+        tokens = np.full((batch, int(lengths.max(initial=head + int(end))), width), self.pad, dtype=np.int64)
         real = np.arange(tokens.shape[1]) < lengths[:, None]
-        tokens[~real] = self.pad
+        places = head + positions_within(histories.lengths) * self.span
+        items = self.table_NL[histories.rows].reshape(-1, self.span, width)
+        tokens[histories.owners[:, None], places[:, None] + np.arange(self.span)] = items
         if begin:
-            tokens[:, 0] = self.bos
+            tokens[:, 0, 0] = self.bos
         if end:
-            tokens[np.arange(batch), lengths - 1] = self.eos
+            tokens[np.arange(batch), lengths - 1, 0] = self.eos
+        tokens = tokens if self.whole else tokens[..., 0]
         return Prompts(torch.from_numpy(tokens), torch.from_numpy(real.astype(np.int64)))
 
 
@@ -112,11 +123,11 @@ class PrefixExamples:
 
     @property
     def lengths(self) -> IntArray:
-        """int64[P], prompt tokens of each example."""
+        """int64[P], positions of each example's prompt."""
         kept = self.examples.cuts.astype(np.int64)
         if self.max_items > 0:
             kept = np.minimum(kept, self.max_items)
-        return self.augmentation.num_kept(kept) * self.items.num_levels + 1
+        return self.augmentation.num_kept(kept) * self.items.span + 1
 
     def collate(self, positions: IntArray) -> dict[str, Tensor]:
         """The examples at `positions` as `input_ids`, `attention_mask` and `labels` (codes, end token)."""
