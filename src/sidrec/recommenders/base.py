@@ -217,6 +217,7 @@ class Recommender(Part, ABC):
         histories: Iterable[Sequence[str]],
         k: int = 10,
         *,
+        users: Iterable[str | None] | None = None,
         exclude_seen: bool = True,
         allowed: Iterable[str] | None = None,
         denied: Iterable[str] | None = None,
@@ -229,6 +230,7 @@ class Recommender(Part, ABC):
         Args:
             histories: item ids of each user.
             k: items a user.
+            users: id of each user, or None for one who is not known; only recommenders with user tokens read them.
             exclude_seen: never recommend an item of the same history.
             allowed: ids of the items that may be recommended; None means all.
             denied: ids of items that must not be: out of stock, say.
@@ -240,14 +242,14 @@ class Recommender(Part, ABC):
             For each history a sequence of `Recommended`, best first, with its certificate `exact`.
 
         Raises:
-            DataError: the recommender was never fitted, or an id is unknown: one of a list, or one of a
-                history where `on_unknown` is "raise".
+            DataError: the recommender was never fitted, there is not one user a history, or an id is unknown: one of
+                a list, or one of a history where `on_unknown` is "raise".
             ConstraintError: the lists leave no item.
         """
         request = self.request(k, exclude_seen=exclude_seen, allowed=allowed, denied=denied, exact=exact)
         skip = on_unknown == "skip"
         rows = [self._rows(items, f"history {number}", skip) for number, items in enumerate(histories, start=1)]
-        return RecommendedList.of(self.rank(Histories.of(rows), request, run), self.catalog, self.semantic_ids)
+        return RecommendedList.of(self.rank(Histories.of(rows, users), request, run), self.catalog, self.semantic_ids)
 
     def request(
         self,

@@ -49,6 +49,9 @@ class GenerativeConfig(RecommenderConfig):
 
     max_history: int = Field(default=20, ge=1)
     """Newest items of a history that the model reads."""
+    user_tokens: int = Field(default=0, ge=0)
+    """Tokens among which users are shared out by a hash of their id (2,000 in TIGER's paper); 0 leaves users out. A
+    user's token stands before the history wherever the user is known, and nothing stands there where not."""
     history_dropout: float = Field(default=0.0, ge=0, lt=1)
     """Probability with which training leaves an item of a history out, drawn anew in every epoch; one always stays."""
     subsequences: bool = False
@@ -102,7 +105,8 @@ class GenerativeRecommender(Recommender):
     @property
     def vocabulary(self) -> CodeVocabulary:
         """Token ids of the codes that the model was trained on."""
-        return CodeVocabulary(self.ids.sizes if self._trained is None else self._trained.sizes)
+        sizes = self.ids.sizes if self._trained is None else self._trained.sizes
+        return CodeVocabulary(sizes, self.config.user_tokens)
 
     @property
     def reads_whole_items(self) -> bool:
@@ -131,7 +135,13 @@ class GenerativeRecommender(Recommender):
             words = self.vocabulary
             codes = self.read_codes
             items = ItemTokens(
-                words.tokens(codes).astype(np.int64), words.PAD, words.EOS, words.BOS, self.reads_whole_items
+                words.tokens(codes).astype(np.int64),
+                words.PAD,
+                words.EOS,
+                words.BOS,
+                self.reads_whole_items,
+                words.first_user,
+                words.num_users,
             )
             # The table's own tree may have grown from an earlier one, which is faster than building it.
             trie = self.ids.trie if codes is self.ids.codes else ItemTrie.build(codes, words.sizes)

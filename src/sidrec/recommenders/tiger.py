@@ -1,8 +1,8 @@
 """TIGER: a T5, trained from scratch, reads the semantic IDs of a history and writes the next item's.
 
 Rajput et al., Recommender Systems with Generative Retrieval, NeurIPS 2023, arXiv:2305.05065; sizes
-as in LETTER's TIGER (Wang et al., CIKM 2024, arXiv:2405.07314). Left out: the hashed user token of
-TIGER, and the text vocabulary that LETTER keeps unused (97 % of its embedding rows).
+as in LETTER's TIGER (Wang et al., CIKM 2024, arXiv:2405.07314). Left out: the text vocabulary that LETTER
+keeps unused (97 % of its embedding rows).
 """
 
 from typing import Any, Literal

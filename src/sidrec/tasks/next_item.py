@@ -18,7 +18,7 @@ from sidrec.data.sequences import Histories, Sequences, positions_within
 from sidrec.tasks.augmentation import WHOLE, Augmentation
 from sidrec.tasks.windows import Windows
 from sidrec.training.objectives import IGNORE
-from sidrec.types import IntArray
+from sidrec.types import BoolArray, IntArray
 
 __all__ = ["ItemTokens", "PrefixExamples", "Prompts", "SequenceExamples"]
 
@@ -47,6 +47,8 @@ class ItemTokens:
         bos: begin token.
         whole: whether an item is one position of a prompt, with all its tokens, instead of a position a token. What is
             written is a token a level either way.
+        first_user: token of the first of them, where users have tokens.
+        num_users: tokens among which users are shared out by their keys; 0 puts none.
 
     >>> items = ItemTokens(np.array([[3, 6], [4, 5]]), pad=0, eos=1, bos=2)
     >>> items.prompts(Histories.of([[1, 0], []]), end=True).tokens_BT.tolist()
@@ -60,6 +62,8 @@ class ItemTokens:
     eos: int
     bos: int
     whole: bool = False
+    first_user: int = 0
+    num_users: int = 0
 
     @property
     def num_levels(self) -> int:
@@ -74,26 +78,38 @@ class ItemTokens:
     def prompts(self, histories: Histories, *, max_items: int = 0, begin: bool = False, end: bool = False) -> Prompts:
         """The newest items of each history, oldest first, as token ids.
 
+        Where users have tokens, one that is known stands before the items; nothing stands there for an unknown one.
+
         Args:
-            histories: item rows; an empty history gives only the begin and end tokens.
+            histories: item rows; an empty history gives only the tokens around items.
             max_items: items kept of each history; 0 keeps all.
             begin: put the begin token first.
             end: put the end token last.
         """
         histories = histories.last(max_items)
-        batch, head, width = len(histories), int(begin), self.num_levels // self.span
-        lengths = head + histories.lengths * self.span + int(end)
-        tokens = np.full((batch, int(lengths.max(initial=head + int(end))), width), self.pad, dtype=np.int64)
+        batch, width = len(histories), self.num_levels // self.span
+        named = self._are_named(histories)
+        heads = int(begin) + named.astype(np.int64)
+        lengths = heads + histories.lengths * self.span + int(end)
+        tokens = np.full((batch, int(lengths.max(initial=int(begin) + int(end))), width), self.pad, dtype=np.int64)
         real = np.arange(tokens.shape[1]) < lengths[:, None]
-        places = head + positions_within(histories.lengths) * self.span
+        places = heads[histories.owners] + positions_within(histories.lengths) * self.span
         items = self.table_NL[histories.rows].reshape(-1, self.span, width)
         tokens[histories.owners[:, None], places[:, None] + np.arange(self.span)] = items
         if begin:
             tokens[:, 0, 0] = self.bos
+        if histories.users is not None and named.any():
+            tokens[named, int(begin), 0] = self.first_user + histories.users[named] % self.num_users
         if end:
             tokens[np.arange(batch), lengths - 1, 0] = self.eos
         tokens = tokens if self.whole else tokens[..., 0]
         return Prompts(torch.from_numpy(tokens), torch.from_numpy(real.astype(np.int64)))
+
+    def _are_named(self, histories: Histories) -> BoolArray:
+        """bool[B], whose user's token is put."""
+        if self.num_users == 0 or histories.users is None:
+            return np.zeros(len(histories), dtype=np.bool_)
+        return histories.users >= 0
 
 
 @dataclass(frozen=True)
@@ -127,7 +143,7 @@ class PrefixExamples:
         kept = self.examples.cuts.astype(np.int64)
         if self.max_items > 0:
             kept = np.minimum(kept, self.max_items)
-        return self.augmentation.num_kept(kept) * self.items.span + 1
+        return self.augmentation.num_kept(kept) * self.items.span + 1 + (self.items.num_users > 0)
 
     def collate(self, positions: IntArray) -> dict[str, Tensor]:
         """The examples at `positions` as `input_ids`, `attention_mask` and `labels` (codes, end token)."""
@@ -170,7 +186,8 @@ class SequenceExamples:
     @property
     def lengths(self) -> IntArray:
         """int64[P], tokens of each example."""
-        return (self.augmentation.num_kept(self.windows.sizes - 1) + 1) * self.items.num_levels + 1
+        events = self.augmentation.num_kept(self.windows.sizes - 1) + 1
+        return events * self.items.num_levels + 1 + (self.items.num_users > 0)
 
     def collate(self, positions: IntArray) -> dict[str, Tensor]:
         """The windows at `positions` as `input_ids`, `attention_mask` and `labels` (codes of targets only)."""
@@ -178,7 +195,9 @@ class SequenceExamples:
         if self.augmentation.is_on:
             batch = batch.where(self.augmentation.kept(positions, self.windows.sizes[positions] - 1))
         offsets = np.concatenate([[0], np.cumsum(batch.inside_BT.sum(axis=1))])
-        prompts = self.items.prompts(Histories(batch.rows_BT[batch.inside_BT], offsets), begin=True)
-        learnt = np.pad(np.repeat(batch.learnt_BT, self.items.num_levels, axis=1), ((0, 0), (1, 0)))
+        histories = Histories(batch.rows_BT[batch.inside_BT], offsets, self.windows.users[positions])
+        prompts = self.items.prompts(histories, begin=True)
+        head = 1 + (self.items.num_users > 0)
+        learnt = np.pad(np.repeat(batch.learnt_BT, self.items.num_levels, axis=1), ((0, 0), (head, 0)))
         labels = prompts.tokens_BT.masked_fill(torch.from_numpy(~learnt), IGNORE)
         return {"input_ids": prompts.tokens_BT, "attention_mask": prompts.mask_BT, "labels": labels}

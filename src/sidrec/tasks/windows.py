@@ -62,6 +62,7 @@ class Windows:
         starts: int64[P], place in `rows` where each window begins.
         sizes: int64[P], events in each window, the last target included.
         seen: int64[P], leading events of each window that give context only.
+        users: int64[P], key of each window's user (`user_keys`).
     """
 
     rows: IntArray
@@ -69,6 +70,7 @@ class Windows:
     starts: IntArray
     sizes: IntArray
     seen: IntArray
+    users: IntArray
 
     @classmethod
     def of(cls, sequences: Sequences, examples: Examples, max_items: int) -> "Windows":
@@ -94,7 +96,8 @@ class Windows:
         starts = sequences.offsets[users] + ends - sizes
         before = np.concatenate([[0], np.cumsum(is_target)])
         useful = before[starts + sizes] > before[starts + seen]
-        return cls(sequences.rows, is_target, starts[useful], sizes[useful], seen[useful])
+        keys = sequences.user_keys[users]
+        return cls(sequences.rows, is_target, starts[useful], sizes[useful], seen[useful], keys[useful])
 
     def __len__(self) -> int:
         return len(self.starts)
