@@ -25,8 +25,6 @@ from sidrec.types import BoolArray, FloatArray, IntArray, Json
 
 if TYPE_CHECKING:
     from torch import Tensor
-    from transformers import PreTrainedModel
-    from transformers.models.auto.auto_factory import _BaseAutoModelClass
 
 __all__ = ["Recommender", "RecommenderConfig", "Validate"]
 
@@ -55,8 +53,8 @@ class Recommender(Part, ABC):
     learns_by_gradient: ClassVar[bool] = True
     """Whether training settings, validation and seed decide what `fit` makes; false for counting methods."""
 
-    model_class: ClassVar[type["PreTrainedModel | _BaseAutoModelClass"]]
-    """The transformers class of the weights, or one that finds it."""
+    model_class: ClassVar[type[Any]]
+    """The transformers class of the weights, or an auto class that finds it."""
 
     model: Any
     """The weights, of `model_class`; set by `fit` and by loading."""

@@ -73,7 +73,9 @@ class ItemEncoder(T5Stack):
         newer_BS = begins_BS.flip(1).cumsum(1).flip(1) - begins_BS
         return newer_BS.clamp(max=config.item_positions - 1), is_code_BS
 
-    def forward(self, input_ids: Tensor | None = None, inputs_embeds: Tensor | None = None, **inputs: Any) -> Any:
+    def forward(  # pyright: ignore[reportIncompatibleMethodOverride] - all else is passed on as it comes
+        self, input_ids: Tensor | None = None, inputs_embeds: Tensor | None = None, **inputs: Any
+    ) -> Any:
         """The encoder's states; arguments are those of a T5's encoder, tokens those of `embed`."""
         if input_ids is not None and inputs_embeds is None:
             input_ids, inputs_embeds = None, self.embed(input_ids)

@@ -35,7 +35,7 @@ class T5Encoder:
         stack: Any = model.encoder
         decoder: Any = model.decoder
         _refuse_own_positions([*stack.block[1:], *decoder.block[1:]])
-        self._embed = stack.embed if isinstance(stack, ItemEncoder) else stack.embed_tokens
+        self._embed = model.encoder.embed if isinstance(model.encoder, ItemEncoder) else stack.embed_tokens
         self._heads = config.num_heads
         self._compute_bias = stack.block[0].layer[0].SelfAttention.compute_bias
         self._layers = [(_SelfAttention(block.layer[0]), _FeedForward(block.layer[1])) for block in stack.block]
