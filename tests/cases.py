@@ -38,6 +38,14 @@ class Case:
 SMALL_SASREC = {"hidden_size": 32, "num_layers": 1, "dropout": 0.0, "max_history": 8}
 LEARNS_SASREC = TrainingConfig(max_epochs=40, batch_size=32, optimizer=OptimizerConfig(lr=5e-3))
 
+# Test histories are longer than any in training; a short memory sees the same lengths in both.
+SMALL_TIGER = {
+    "d_model": 32, "d_kv": 16, "num_heads": 2, "d_ff": 64, "num_layers": 1, "dropout": 0.0, "max_history": 2,
+}  # fmt: skip
+LEARNS_TIGER = TrainingConfig(max_epochs=45, batch_size=64, optimizer=OptimizerConfig(lr=8e-3))
+SMALL_DECODER = {"d_model": 32, "num_heads": 2, "d_ff": 64, "num_layers": 2, "dropout": 0.0, "max_history": 4}
+LEARNS_DECODER = TrainingConfig(max_epochs=90, batch_size=64, optimizer=OptimizerConfig(lr=5e-3))
+
 CASES = [
     Case(
         "popularity",
@@ -85,24 +93,35 @@ CASES = [
         note="experts, sampled softmax",
         learns=LEARNS_SASREC,
     ),
-    # Test histories are longer than any in training; a short memory sees the same lengths in both.
     Case(
         "tiger",
-        fields={
-            "d_model": 32,
-            "d_kv": 16,
-            "num_heads": 2,
-            "d_ff": 64,
-            "num_layers": 1,
-            "dropout": 0.0,
-            "max_history": 2,
-        },
-        learns=TrainingConfig(max_epochs=45, batch_size=64, optimizer=OptimizerConfig(lr=8e-3)),
+        fields=SMALL_TIGER,
+        learns=LEARNS_TIGER,
     ),
     Case(
+        "tiger",
+        fields={**SMALL_TIGER, "item_inputs": "sum", "item_positions": True},
+        note="an item a position",
+        learns=LEARNS_TIGER,
+    ),
+    Case(
+        "tiger",
+        fields={**SMALL_TIGER, "item_positions": True, "history_dropout": 0.2, "subsequences": True},
+        note="thinned histories",
+        learns=LEARNS_TIGER,
+    ),
+    Case(
+        "tiger",
+        fields={**SMALL_TIGER, "user_tokens": 8},
+        note="users",
+        learns=LEARNS_TIGER.model_copy(update={"max_epochs": 70}),
+    ),
+    Case("decoder", fields=SMALL_DECODER, learns=LEARNS_DECODER),
+    Case(
         "decoder",
-        fields={"d_model": 32, "num_heads": 2, "d_ff": 64, "num_layers": 2, "dropout": 0.0, "max_history": 4},
-        learns=TrainingConfig(max_epochs=90, batch_size=64, optimizer=OptimizerConfig(lr=5e-3)),
+        fields={**SMALL_DECODER, "user_tokens": 20, "history_dropout": 0.1, "subsequences": True},
+        note="users, thinned histories",
+        learns=LEARNS_DECODER,
     ),
 ]
 CASES += [

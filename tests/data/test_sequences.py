@@ -1,11 +1,13 @@
 """Flat arrays against lists of lists."""
 
+import zlib
+
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sidrec.data.sequences import Histories, Sequences, positions_within
+from sidrec.data.sequences import Histories, Sequences, positions_within, user_keys
 from sidrec.errors import DataError
 
 LISTS = st.lists(st.lists(st.integers(0, 9), max_size=5), max_size=6)
@@ -29,6 +31,23 @@ def test_taking_and_cutting_equal_lists(lists, newest, random):
     taken = histories.take(np.array(index, dtype=np.int64))
     assert [items.tolist() for items in taken] == [lists[position] for position in index]
     assert [items.tolist() for items in histories.last(newest)] == [items[-newest:] for items in lists]
+
+
+def test_histories_know_their_users_whatever_is_done_to_them():
+    sequences = Sequences(np.array([7, 8, 9, 4, 5], np.int32), np.array([0, 3, 5]), ["u", "v"])
+    histories = sequences.before(np.array([1, 0, 0]), np.array([1, 2, 3]))
+    assert histories.users.tolist() == user_keys(["v", "u", "u"]).tolist()
+    assert histories.last(1).take(np.array([2, 0])).users.tolist() == user_keys(["u", "v"]).tolist()
+    assert histories.where(histories.rows > 7).users.tolist() == histories.users.tolist()
+    assert Histories.of([[1], [2]], ["v", None]).users.tolist() == [user_keys(["v"])[0], -1]
+    assert Histories.of([[1], [2]]).last(1).take(slice(0, 1)).users is None
+    with pytest.raises(DataError, match="3 users for 2 histories"):
+        Histories.of([[1], [2]], ["a", "b", "c"])
+
+
+def test_keys_of_users_are_the_same_everywhere():
+    """The check value of CRC-32, and UTF-8."""
+    assert user_keys(["123456789", "ü"]).tolist() == [0xCBF43926, zlib.crc32(b"\xc3\xbc")]
 
 
 def test_before_and_targets():

@@ -15,12 +15,28 @@ from sidrec.testing.toy import cycle_dataset, random_semantic_ids
 from sidrec.training.isolation import isolated_rng
 
 KINDS = ("tiger", "decoder")
-RAGGED = Histories.of([[3, 7, 11, 2], [], [5], [9, 1, 8, 30, 41, 2, 17], [4, 4]])
+OPTIONS: dict[str, dict[str, Any]] = {
+    "tiger": {},
+    "decoder": {},
+    "tiger, sums": {"item_inputs": "sum"},
+    "tiger, positions": {"item_positions": True},
+    "tiger, sums, positions": {"item_inputs": "sum", "item_positions": True},
+    "tiger, users": {"user_tokens": 9},
+    "tiger, users, sums, positions": {"user_tokens": 9, "item_inputs": "sum", "item_positions": True},
+    "decoder, users": {"user_tokens": 9},
+}
+VARIANTS = tuple(OPTIONS)
+"""Kinds, and kinds with options that change what is read; `make` knows them all."""
+USERS = ("Ann", "Bob", None, "Ann", "Eve")
+"""Whose histories are read where users have tokens; one is not known."""
+RAGGED = Histories.of([[3, 7, 11, 2], [], [5], [9, 1, 8, 30, 41, 2, 17], [8, 8]], USERS)
 RUN = RunSettings(device="cpu")
 
 
 def make(kind: str, normalize: str = "level", num_items: int = 60, sizes=(5, 4, 6), seed: int = 0, **fields: Any):
     """A recommender with random weights, scaled up so that scores differ."""
+    fields = OPTIONS[kind] | fields
+    kind = kind.partition(",")[0]
     dataset = cycle_dataset(num_items=num_items)
     search = {"beams": 7, "normalize": normalize, "users_per_batch": 3}
     small = {
@@ -65,6 +81,8 @@ class Reference:
     """Log-probabilities by whole forward passes of the transformers model, one history and one path at a time."""
 
     recommender: GenerativeRecommender
+    histories: Histories = RAGGED
+    """Among them those that are asked for, with their users."""
     memo: dict[tuple[int, ...], torch.Tensor] = field(default_factory=dict)
 
     def step(self, history: list[int], path: tuple[int, ...]) -> torch.Tensor:
@@ -79,7 +97,8 @@ class Reference:
         level = len(path)
         words, normalize = rec.vocabulary, rec.config.search.normalize
         prefix = [int(words.offsets[place]) + code for place, code in enumerate(path)]
-        prompt = rec.prompts(Histories.of([history])).tokens_BT
+        number = next(n for n in range(len(self.histories)) if self.histories[n].tolist() == history)
+        prompt = rec.prompts(self.histories.take(np.array([number]))).tokens_BT
         with torch.no_grad():
             if rec.config.kind == "tiger":
                 decoder = torch.tensor([[words.PAD, *prefix]])

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 import torch
-from tests.recommenders.generative_cases import KINDS, RAGGED, RUN, Reference, make
+from tests.recommenders.generative_cases import KINDS, RAGGED, RUN, VARIANTS, Reference, make
 from transformers import LlamaForCausalLM, T5ForConditionalGeneration
 from transformers.generation.configuration_utils import GenerationConfig
 
@@ -39,7 +39,7 @@ def naive_children(reference: Reference, history: list[int]) -> np.ndarray:
 
 
 @pytest.mark.parametrize("normalize", ["vocabulary", "level", "children"])
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", VARIANTS)
 def test_exact_search_equals_scoring_every_item(kind, normalize):
     recommender = make(kind, normalize)
     found = recommender.rank(RAGGED, Request(k=12, exclude_seen=False, exact=True), RUN)
@@ -54,7 +54,7 @@ def test_exact_search_equals_scoring_every_item(kind, normalize):
         assert len(set(found.rows[user].tolist())) == 12
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", VARIANTS)
 def test_a_request_may_search_otherwise_than_the_recommender_does(kind):
     narrow, wide = make(kind, "level"), make(kind, "vocabulary")
     wide_search = wide.config.search.model_copy(update={"beams": 30})
@@ -67,7 +67,7 @@ def test_a_request_may_search_otherwise_than_the_recommender_does(kind):
     assert narrow.search_for(Request(k=50)).beams == 50, "never fewer beams than items"
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", VARIANTS)
 def test_exact_search_without_seen_items(kind):
     recommender = make(kind)
     found = recommender.rank(RAGGED, Request(k=5, exact=True), RUN)
@@ -110,11 +110,12 @@ def generate(recommender, histories: Histories, beams: int) -> tuple[list[list[t
     return paths, np.stack(scores)
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", VARIANTS)
 def test_lists_and_scores_equal_generate(kind):
     recommender = make(kind, "vocabulary", num_items=60, sizes=(6, 6, 6))
     recommender.semantic_ids = grid_semantic_ids(recommender.catalog, size=4, levels=3)
-    recommender = _with_model_for(recommender)
+    # A new random model that fits these semantic IDs.
+    recommender.model = make(kind, "vocabulary", sizes=recommender.ids.sizes).model
     beams = recommender.config.search.beams
     found = recommender.rank(RAGGED, Request(k=beams, exclude_seen=False), RUN)
     paths, scores = generate(recommender, RAGGED, beams)
@@ -125,14 +126,7 @@ def test_lists_and_scores_equal_generate(kind):
     assert np.diff(found.scores, axis=1).min() < -1e-3
 
 
-def _with_model_for(recommender):
-    """The same recommender with a new random model that fits its semantic IDs."""
-    fresh = make(recommender.config.kind, "vocabulary", sizes=recommender.ids.sizes)
-    recommender.model = fresh.model
-    return recommender
-
-
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", VARIANTS)
 def test_a_batch_equals_its_users_alone(kind):
     recommender = make(kind)
     request = Request(k=8)
@@ -140,7 +134,7 @@ def test_a_batch_equals_its_users_alone(kind):
     for user in range(len(RAGGED)):
         alone = recommender.rank(RAGGED.take(np.array([user])), request, RUN)
         np.testing.assert_array_equal(alone.rows[0], together.rows[user])
-        np.testing.assert_allclose(alone.scores[0], together.scores[user], atol=1e-5)
+        np.testing.assert_allclose(alone.scores[0], together.scores[user], atol=5e-5)
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -190,7 +184,7 @@ def test_decoder_width_must_fit_its_heads():
         Decoder(d_model=20, num_heads=4)
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", VARIANTS)
 def test_bf16_searches_a_rounded_copy(kind):
     recommender = make(kind)
     wanted = recommender.rank(RAGGED, Request(k=5), RUN)

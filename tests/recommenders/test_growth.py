@@ -5,7 +5,7 @@ import polars as pl
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from tests.recommenders.generative_cases import KINDS, RAGGED, RUN, make
+from tests.recommenders.generative_cases import RAGGED, RUN, VARIANTS, make
 
 from sidrec.artifact import create
 from sidrec.data.catalog import Catalog
@@ -57,7 +57,7 @@ def grown_by(recommender: Recommender, num: int = NEW, seed: int = 1) -> tuple[C
 
 @pytest.mark.parametrize("exact", [False, True])
 @pytest.mark.parametrize("normalize", NORMALIZE)
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", VARIANTS)
 def test_lists_of_old_items_are_the_same_to_the_bit(kind, normalize, exact):
     recommender = counting(kind, normalize)
     grown = recommender.extended(*grown_by(recommender))
@@ -71,7 +71,7 @@ def test_lists_of_old_items_are_the_same_to_the_bit(kind, normalize, exact):
 
 
 @pytest.mark.parametrize("normalize", ["level", "vocabulary"])
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", VARIANTS)
 def test_a_new_item_scores_like_the_last_old_one_of_its_prefix(kind, normalize):
     recommender = counting(kind, normalize)
     grown = recommender.extended(*grown_by(recommender))
@@ -90,7 +90,7 @@ def test_a_new_item_scores_like_the_last_old_one_of_its_prefix(kind, normalize):
     assert grown.max_ties == 1 + (codes[OLD:, :2] == codes[OLD, :2]).all(axis=1).sum()
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", VARIANTS)
 def test_codes_with_a_meaning_stand_for_themselves(kind):
     """Codes drawn at random, as those of `nearest_free`: no level counts, and each item keeps its own path."""
     recommender = make(kind, num_items=OLD)
@@ -132,7 +132,7 @@ def test_trained_items_read_as_they_are_and_new_ones_as_something_known(seed, tr
         assert tuple(path) in known or (tuple(path[:2]) not in prefixes and path[2] == 0)
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", VARIANTS)
 def test_histories_may_name_new_items(kind):
     recommender = counting(kind)
     grown = recommender.extended(*grown_by(recommender))
@@ -148,7 +148,7 @@ def test_histories_may_name_new_items(kind):
     assert grown.recommend([["item-3"]], k=2, allowed=["new-1-0"])[0][0].title == "New new-1-0"
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", VARIANTS)
 def test_a_grown_recommender_is_saved_and_loaded_and_grows_again(kind, tmp_path):
     recommender = counting(kind, "vocabulary")
     grown = recommender.extended(*grown_by(recommender))

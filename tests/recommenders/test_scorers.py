@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 import torch
-from tests.recommenders.generative_cases import KINDS, RAGGED, Reference, make, random_walk
+from tests.recommenders.generative_cases import RAGGED, VARIANTS, Reference, make, random_walk
 from transformers import LlamaConfig, LlamaForCausalLM
 
 from sidrec.data.sequences import Histories
@@ -16,7 +16,7 @@ NORMALIZE = ("vocabulary", "level")
 
 
 def assert_equals_reference(recommender, histories: Histories, beams: int = 5, seed: int = 0):
-    scorer, reference = recommender.scorer(recommender.config.search.normalize), Reference(recommender)
+    scorer, reference = recommender.scorer(recommender.config.search.normalize), Reference(recommender, histories)
     with torch.no_grad():
         state = scorer.start(histories)
     for level, paths, found in random_walk(scorer, state, len(histories), beams, np.random.default_rng(seed)):
@@ -24,21 +24,21 @@ def assert_equals_reference(recommender, histories: Histories, beams: int = 5, s
         for user, beams_of_user in enumerate(paths):
             for beam, path in enumerate(beams_of_user):
                 expected = reference.step(histories[user].tolist(), path)
-                torch.testing.assert_close(found[user, beam], expected, atol=2e-5, rtol=1e-5, msg=f"{level} {path}")
+                torch.testing.assert_close(found[user, beam], expected, atol=5e-5, rtol=1e-5, msg=f"{level} {path}")
 
 
 @pytest.mark.parametrize("normalize", NORMALIZE)
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", VARIANTS)
 def test_steps_equal_whole_forward_passes(kind, normalize):
     assert_equals_reference(make(kind, normalize), RAGGED)
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", VARIANTS)
 def test_all_histories_empty(kind):
     assert_equals_reference(make(kind), Histories.of([[], []]))
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", VARIANTS)
 def test_wide_trees_are_scored_alike(monkeypatch, kind):
     recommender = make(kind)
     histories = RAGGED.take(slice(0, 3))
@@ -55,7 +55,7 @@ def test_wide_trees_are_scored_alike(monkeypatch, kind):
             torch.testing.assert_close(whole, cut, atol=1e-5, rtol=1e-5)
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", VARIANTS)
 def test_select_starts_afresh_for_some_users(kind):
     recommender = make(kind)
     scorer = recommender.scorer(recommender.config.search.normalize)
@@ -80,7 +80,7 @@ def scorer_of(kind: str):
 
 
 @pytest.mark.parametrize("wide", [512, 4, 0])
-@pytest.mark.parametrize("kind", [*KINDS, "expanded"])
+@pytest.mark.parametrize("kind", [*VARIANTS, "expanded"])
 @torch.no_grad()
 def test_taken_users_go_on_alike_and_leave_the_others_alone(monkeypatch, kind, wide):
     """Taken before every level; where 4 nodes make a tree wide, it begins to read paths on the way."""
@@ -101,7 +101,7 @@ def test_taken_users_go_on_alike_and_leave_the_others_alone(monkeypatch, kind, w
         state = state.take(torch.arange(len(RAGGED)))  # all go on as copies of copies
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", VARIANTS)
 def test_padding_never_changes_a_score(kind):
     recommender = make(kind)
     scorer = recommender.scorer(recommender.config.search.normalize)

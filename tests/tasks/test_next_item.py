@@ -1,6 +1,7 @@
 """Prompts and examples, cell by cell, and what every training set must satisfy."""
 
 from collections import Counter
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -31,6 +32,54 @@ def test_encoder_prompts():
     prompts = ITEMS.prompts(Histories.of([[0, 2], [], [3]]), end=True)
     assert prompts.tokens_BT.tolist() == [[3, 5, 4, 6, 1], [1, 0, 0, 0, 0], [4, 5, 1, 0, 0]]
     assert prompts.mask_BT.tolist() == [[1, 1, 1, 1, 1], [1, 0, 0, 0, 0], [1, 1, 1, 0, 0]]
+
+
+def test_prompts_of_whole_items():
+    whole = replace(ITEMS, whole=True)
+    prompts = whole.prompts(Histories.of([[0, 2, 1], [], [3]]), max_items=2, end=True)
+    assert prompts.tokens_BT.tolist() == [[[4, 6], [3, 7], [1, 0]], [[1, 0], [0, 0], [0, 0]], [[4, 5], [1, 0], [0, 0]]]
+    assert prompts.mask_BT.tolist() == [[1, 1, 1], [1, 0, 0], [1, 1, 0]]
+    begun = whole.prompts(Histories.of([[3], []]), begin=True)
+    assert begun.tokens_BT.tolist() == [[[2, 0], [4, 5]], [[2, 0], [0, 0]]]
+
+
+def test_prefix_examples_of_whole_items_write_codes():
+    examples = PrefixExamples(SEQUENCES, pairs((0, 1), (0, 3)), replace(ITEMS, whole=True), max_items=2)
+    assert examples.lengths.tolist() == [2, 3]
+    batch = examples.collate(np.array([0, 1]))
+    assert batch["input_ids"].tolist() == [[[3, 5], [1, 0], [0, 0]], [[3, 7], [4, 6], [1, 0]]]
+    assert batch["labels"].tolist() == [[3, 7, 1], [4, 5, 1]]
+
+
+# Two user tokens behind the codes, 8 and 9.
+KNOWN = replace(ITEMS, first_user=VOCABULARY.first_user, num_users=2)
+
+
+def test_users_stand_before_the_items_where_they_are_known():
+    histories = Histories(np.array([0, 2, 3], np.int32), np.array([0, 2, 2, 3]), np.array([4, 7, -1]))
+    prompts = KNOWN.prompts(histories, end=True)
+    assert prompts.tokens_BT.tolist() == [[8, 3, 5, 4, 6, 1], [9, 1, 0, 0, 0, 0], [4, 5, 1, 0, 0, 0]]
+    assert prompts.mask_BT.sum(1).tolist() == [6, 2, 3]
+    causal = KNOWN.prompts(histories, begin=True, max_items=1)
+    assert causal.tokens_BT.tolist() == [[2, 8, 4, 6], [2, 9, 0, 0], [2, 4, 5, 0]]
+    whole = replace(KNOWN, whole=True).prompts(histories.take(slice(0, 2)), end=True)
+    assert whole.tokens_BT.tolist() == [[[8, 0], [3, 5], [4, 6], [1, 0]], [[9, 0], [1, 0], [0, 0], [0, 0]]]
+    nobody = Histories.of([[0, 2], []])
+    assert KNOWN.prompts(nobody, end=True).tokens_BT.tolist() == ITEMS.prompts(nobody, end=True).tokens_BT.tolist()
+    assert ITEMS.prompts(histories, end=True).tokens_BT.tolist()[1] == [1, 0, 0, 0, 0], "users without tokens"
+
+
+def test_examples_of_known_users_by_hand():
+    tokens = {name: 8 + key % 2 for name, key in zip("uv", SEQUENCES.user_keys.tolist(), strict=True)}
+    prefix = PrefixExamples(SEQUENCES, pairs((0, 1), (1, 2)), KNOWN, max_items=2)
+    assert prefix.collate(np.array([0]))["input_ids"].tolist() == [[tokens["u"], 3, 5, 1]]
+    assert prefix.lengths.tolist() == [4, 6]
+    causal = sequence_examples(SEQUENCES, pairs((0, 1), (1, 1), (1, 2)), 5, KNOWN)
+    batch = causal.collate(np.array([1, 0]))
+    assert batch["input_ids"].tolist() == [[2, tokens["v"], 4, 5, 4, 6, 3, 7], [2, tokens["u"], 3, 5, 3, 7, 0, 0]]
+    ignored = [IGNORE] * 4
+    assert batch["labels"].tolist() == [[*ignored, 4, 6, 3, 7], [*ignored, 3, 7, IGNORE, IGNORE]]
+    assert causal.lengths.tolist() == [6, 8]
 
 
 def test_causal_prompts():

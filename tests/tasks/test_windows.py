@@ -74,3 +74,14 @@ def test_every_target_is_learnt_exactly_once_with_context(data):
         for place in np.flatnonzero(learnt):
             assert events[0] == first or place >= (max_items + 1) // 2
             assert place > 0
+
+
+def test_windows_without_some_of_their_events_by_hand():
+    # Events 0 to 4 of the first user, of which 1, 2 and 4 are targets; 5 to 7 of the second, 6 and 7 are.
+    targets = pairs((0, 1), (0, 2), (0, 4), (1, 1), (1, 2))
+    batch = Windows.of(sequences_of([5, 3]), targets, max_items=9).batch(np.array([0, 1]))
+    thinned = batch.where(np.array([False, False, True, True, False, True]))
+    assert thinned.rows_BT.tolist() == [[2, 3, 4], [6, 7, 0]]
+    assert thinned.inside_BT.tolist() == [[True, True, True], [True, True, False]]
+    # Events 2 and 6 are targets, but now stand first.
+    assert thinned.learnt_BT.tolist() == [[False, False, True], [False, True, False]]

@@ -1,14 +1,16 @@
 """Interactions in order: one flat array of item rows, cut into users by offsets."""
 
+import zlib
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 
 from sidrec.errors import DataError
-from sidrec.types import IntArray
+from sidrec.types import BoolArray, IntArray
 
-__all__ = ["Histories", "Sequences", "positions_within"]
+__all__ = ["Histories", "Sequences", "positions_within", "user_keys"]
 
 
 def positions_within(counts: IntArray) -> IntArray:
@@ -21,6 +23,15 @@ def positions_within(counts: IntArray) -> IntArray:
     return np.arange(ends[-1] if len(ends) else 0) - np.repeat(ends - counts, counts)
 
 
+def user_keys(ids: Iterable[str | None]) -> IntArray:
+    """int64[U], a number for each user id, the same on every machine (CRC-32 of its UTF-8); -1 where there is no id.
+
+    >>> user_keys(["user-1", None, "user-1"]).tolist()
+    [2116437524, -1, 2116437524]
+    """
+    return np.array([-1 if name is None else zlib.crc32(name.encode()) for name in ids], dtype=np.int64)
+
+
 @dataclass(frozen=True)
 class Histories:
     """A batch of item lists of different lengths, oldest item first: what a recommender reads.
@@ -28,25 +39,31 @@ class Histories:
     Attributes:
         rows: int32[T], item rows of all histories one after the other.
         offsets: int64[U+1]; history u is `rows[offsets[u]:offsets[u + 1]]`. May be empty.
+        users: int64[U], `user_keys` of the users whose histories they are, -1 where that is not known; None where it is
+            known of none.
     """
 
     rows: IntArray
     offsets: IntArray
+    users: IntArray | None = None
 
     def __post_init__(self) -> None:
+        if self.users is not None and len(self.users) != len(self):
+            raise DataError(f"{len(self.users)} users for {len(self)} histories", expected="one a history")
         if self.offsets[0] != 0 or self.offsets[-1] != len(self.rows) or (np.diff(self.offsets) < 0).any():
             raise DataError("offsets do not cut the rows", expected="0 = first ≤ … ≤ last = number of rows")
 
     @classmethod
-    def of(cls, lists: Iterable[Sequence[int] | IntArray]) -> "Histories":
-        """Histories from lists of rows.
+    def of(cls, lists: Iterable[Sequence[int] | IntArray], users: Iterable[str | None] | None = None) -> "Histories":
+        """Histories from lists of rows, and the ids of their users where they are known.
 
         >>> Histories.of([[3, 1], []]).lengths.tolist()
         [2, 0]
         """
         arrays = [np.asarray(items, dtype=np.int32) for items in lists]
         offsets = np.cumsum([0, *(len(items) for items in arrays)], dtype=np.int64)
-        return cls(np.concatenate([np.empty(0, np.int32), *arrays]), offsets)
+        keys = None if users is None else user_keys(users)
+        return cls(np.concatenate([np.empty(0, np.int32), *arrays]), offsets, keys)
 
     def __len__(self) -> int:
         return len(self.offsets) - 1
@@ -72,14 +89,23 @@ class Histories:
         """The histories at the given positions."""
         positions = np.arange(len(self))[index]
         starts, lengths = self.offsets[:-1][positions], self.lengths[positions]
-        return Histories(*_gather(self.rows, starts, lengths))
+        return Histories(*_gather(self.rows, starts, lengths), None if self.users is None else self.users[positions])
+
+    def where(self, kept: BoolArray) -> "Histories":
+        """Each history without the items for which `kept`, bool[T], is false.
+
+        >>> Histories.of([[3, 1], [2]]).where(np.array([False, True, False])).padded(-1).tolist()
+        [[1], [-1]]
+        """
+        before = np.concatenate([[0], np.cumsum(kept)])
+        return Histories(self.rows[kept], before[self.offsets], self.users)
 
     def last(self, max_items: int) -> "Histories":
         """Each history cut to its newest `max_items` items; 0 means no cut."""
         if max_items <= 0 or not len(self) or self.lengths.max() <= max_items:
             return self
         lengths = np.minimum(self.lengths, max_items)
-        return Histories(*_gather(self.rows, self.offsets[1:] - lengths, lengths))
+        return Histories(*_gather(self.rows, self.offsets[1:] - lengths, lengths), self.users)
 
     def padded(self, fill: int) -> IntArray:
         """int32[U, T]: histories side by side, short ones filled up with `fill` on the right.
@@ -132,13 +158,18 @@ class Sequences:
         """int64[T], for each event the position of its user."""
         return np.repeat(np.arange(len(self)), self.lengths)
 
+    @cached_property
+    def user_keys(self) -> IntArray:
+        """int64[U], the `user_keys` of the users."""
+        return user_keys(self.users)
+
     def before(self, users: IntArray, cuts: IntArray, max_items: int = 0) -> Histories:
         """Histories `sequence[max(0, cut - max_items):cut]` of pairs (user, cut), both int[P]."""
         starts, lengths = self.offsets[users], cuts.astype(np.int64)
         if max_items > 0:
             kept = np.minimum(lengths, max_items)
             starts, lengths = starts + lengths - kept, kept
-        return Histories(*_gather(self.rows, starts, lengths))
+        return Histories(*_gather(self.rows, starts, lengths), self.user_keys[users])
 
     def targets(self, users: IntArray, cuts: IntArray) -> IntArray:
         """int32[P], the item at position `cut` of each pair's sequence."""

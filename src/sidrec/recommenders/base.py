@@ -25,7 +25,6 @@ from sidrec.types import BoolArray, FloatArray, IntArray, Json
 
 if TYPE_CHECKING:
     from torch import Tensor
-    from transformers import PreTrainedModel
 
 __all__ = ["Recommender", "RecommenderConfig", "Validate"]
 
@@ -56,8 +55,8 @@ class Recommender(Part, ABC):
     learns_by_gradient: ClassVar[bool] = True
     """Whether training settings, validation and seed decide what `fit` makes; false for counting methods."""
 
-    model_class: ClassVar[type["PreTrainedModel"]]
-    """The transformers class of the weights."""
+    model_class: ClassVar[type[Any]]
+    """The transformers class of the weights, or an auto class that finds it."""
 
     model: Any
     """The weights, of `model_class`; set by `fit` and by loading."""
@@ -239,6 +238,7 @@ class Recommender(Part, ABC):
         histories: Iterable[Sequence[str]],
         k: int = 10,
         *,
+        users: Iterable[str | None] | None = None,
         exclude_seen: bool = True,
         allowed: Iterable[str] | None = None,
         denied: Iterable[str] | None = None,
@@ -251,6 +251,7 @@ class Recommender(Part, ABC):
         Args:
             histories: item ids of each user.
             k: items a user.
+            users: id of each user, or None for one who is not known; only recommenders with user tokens read them.
             exclude_seen: never recommend an item of the same history.
             allowed: ids of the items that may be recommended; None means all.
             denied: ids of items that must not be: out of stock, say.
@@ -262,14 +263,14 @@ class Recommender(Part, ABC):
             For each history a sequence of `Recommended`, best first, with its certificate `exact`.
 
         Raises:
-            DataError: the recommender was never fitted, or an id is unknown: one of a list, or one of a
-                history where `on_unknown` is "raise".
+            DataError: the recommender was never fitted, there is not one user a history, or an id is unknown: one of
+                a list, or one of a history where `on_unknown` is "raise".
             ConstraintError: the lists leave no item.
         """
         request = self.request(k, exclude_seen=exclude_seen, allowed=allowed, denied=denied, exact=exact)
         skip = on_unknown == "skip"
         rows = [self._rows(items, f"history {number}", skip) for number, items in enumerate(histories, start=1)]
-        return RecommendedList.of(self.rank(Histories.of(rows), request, run), self.catalog, self.semantic_ids)
+        return RecommendedList.of(self.rank(Histories.of(rows, users), request, run), self.catalog, self.semantic_ids)
 
     def request(
         self,

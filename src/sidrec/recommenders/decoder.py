@@ -2,7 +2,7 @@
 
 The architecture is Llama's (rotary positions, RMSNorm, SwiGLU), so the weights are a Llama directory.
 One row holds a window of a user's history with every training target in it, where prefix training
-needs one row a target. Left out: text, user tokens, and any pretrained weights.
+needs one row a target. Left out: text, and any pretrained weights.
 """
 
 from typing import Any, Literal, Self
@@ -58,7 +58,7 @@ class Decoder(GenerativeRecommender):
     def new_model(self, vocabulary: CodeVocabulary) -> PreTrainedModel:
         """A Llama with random weights, tied embeddings and one embedding row a code."""
         config = self.config
-        longest = 1 + (config.max_history + 1) * len(vocabulary.sizes)
+        longest = 1 + (config.user_tokens > 0) + (config.max_history + 1) * len(vocabulary.sizes)
         return LlamaForCausalLM(
             LlamaConfig(
                 vocab_size=len(vocabulary),
@@ -78,7 +78,7 @@ class Decoder(GenerativeRecommender):
     def examples(self, dataset: Dataset) -> TrainingExamples:
         """One example a window of a user's history, with all training targets in it."""
         windows = Windows.of(dataset.sequences, dataset.split.train, self.config.max_history)
-        return SequenceExamples(windows, self.item_tokens)
+        return SequenceExamples(windows, self.item_tokens, self.config.augmentation)
 
     def prompts(self, histories: Histories) -> Prompts:
         """The begin token, then the codes of the newest items."""

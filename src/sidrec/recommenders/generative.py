@@ -34,6 +34,7 @@ from sidrec.recommenders.base import Recommender, RecommenderConfig, Validate
 from sidrec.recommenders.growth import Trained, check_sizes
 from sidrec.recommenders.path_log_probs import path_log_probs
 from sidrec.recommenders.precision import in_precision
+from sidrec.tasks.augmentation import Augmentation
 from sidrec.tasks.next_item import ItemTokens, Prompts
 from sidrec.tokenizers.semantic_ids import SemanticIds
 from sidrec.tokenizers.vocabulary import CodeVocabulary
@@ -51,8 +52,20 @@ class GenerativeConfig(RecommenderConfig):
 
     max_history: int = Field(default=20, ge=1)
     """Newest items of a history that the model reads."""
+    user_tokens: int = Field(default=0, ge=0)
+    """Tokens among which users are shared out by a hash of their id (2,000 in TIGER's paper); 0 leaves users out. A
+    user's token stands before the history wherever the user is known, and nothing stands there where not."""
+    history_dropout: float = Field(default=0.0, ge=0, lt=1)
+    """Probability with which training leaves an item of a history out, drawn anew in every epoch; one always stays."""
+    subsequences: bool = False
+    """Whether training begins each history at an item drawn anew in every epoch, all of them equally likely."""
     search: BeamConfig = BeamConfig()
     """How items are searched when it recommends."""
+
+    @property
+    def augmentation(self) -> Augmentation:
+        """What training does to histories."""
+        return Augmentation(self.history_dropout, self.subsequences)
 
 
 class GenerativeRecommender(Recommender):
@@ -95,7 +108,13 @@ class GenerativeRecommender(Recommender):
     @property
     def vocabulary(self) -> CodeVocabulary:
         """Token ids of the codes that the model was trained on."""
-        return CodeVocabulary(self.ids.sizes if self._trained is None else self._trained.sizes)
+        sizes = self.ids.sizes if self._trained is None else self._trained.sizes
+        return CodeVocabulary(sizes, self.config.user_tokens)
+
+    @property
+    def reads_whole_items(self) -> bool:
+        """Whether an item is one position of a prompt, instead of one a code."""
+        return False
 
     @property
     def item_tokens(self) -> ItemTokens:
@@ -118,7 +137,15 @@ class GenerativeRecommender(Recommender):
         if self._derived is None or self._derived[0] is not self.ids:
             words = self.vocabulary
             codes = self.read_codes
-            items = ItemTokens(words.tokens(codes).astype(np.int64), words.PAD, words.EOS, words.BOS)
+            items = ItemTokens(
+                words.tokens(codes).astype(np.int64),
+                words.PAD,
+                words.EOS,
+                words.BOS,
+                self.reads_whole_items,
+                words.first_user,
+                words.num_users,
+            )
             # The table's own tree may have grown from an earlier one, which is faster than building it.
             trie = self.ids.trie if codes is self.ids.codes else ItemTrie.build(codes, words.sizes)
             self._derived = (self.ids, items, trie)

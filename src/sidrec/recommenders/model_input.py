@@ -41,7 +41,7 @@ def level_tokens(model: PreTrainedModel, level_token_ids: Sequence[Tensor]) -> l
 def read_prompts(
     model: PreTrainedModel, build_prompt: Callable[[Histories], Prompts], histories: Histories
 ) -> tuple[Tensor, Tensor]:
-    """Tokens int64[U, S] of the prompts and which are real, bool[U, S], on the model's device.
+    """Tokens int64[U, S] or [U, S, L] of the prompts, and which positions are real, bool[U, S], on the model's device.
 
     Raises:
         DataError: the model is in training mode, or the prompts are not what it can read.
@@ -52,7 +52,7 @@ def read_prompts(
         )
     prompts = build_prompt(histories)
     tokens_US, mask_US = prompts.tokens_BT, prompts.mask_BT > 0
-    if tokens_US.shape != mask_US.shape or len(tokens_US) != len(histories):
+    if tokens_US.shape[:2] != mask_US.shape or len(tokens_US) != len(histories):
         raise DataError(
             f"prompts of shape {tuple(tokens_US.shape)} with a mask of shape {tuple(mask_US.shape)}",
             expected=f"both of one shape, with a row for each of {len(histories)} histories",

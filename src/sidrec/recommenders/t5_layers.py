@@ -15,6 +15,7 @@ from transformers import T5ForConditionalGeneration
 
 from sidrec.errors import DataError
 from sidrec.recommenders.attention import NodeStates, attend, laid_out, merge_heads, reads_paths, split_heads
+from sidrec.recommenders.item_t5 import ItemEncoder
 
 __all__ = ["T5Decoder", "T5Encoder"]
 
@@ -34,7 +35,8 @@ class T5Encoder:
         stack: Any = model.encoder
         decoder: Any = model.decoder
         _refuse_own_positions([*stack.block[1:], *decoder.block[1:]])
-        self._embed, self._heads = stack.embed_tokens, config.num_heads
+        self._embed = model.encoder.embed if isinstance(model.encoder, ItemEncoder) else stack.embed_tokens
+        self._heads = config.num_heads
         self._compute_bias = stack.block[0].layer[0].SelfAttention.compute_bias
         self._layers = [(_SelfAttention(block.layer[0]), _FeedForward(block.layer[1])) for block in stack.block]
         self._norm = stack.final_layer_norm
@@ -46,7 +48,7 @@ class T5Encoder:
         """Cross-attention keys and values [U, H, S, D] for every decoder layer.
 
         Args:
-            tokens_US: int64[U, S].
+            tokens_US: int64[U, S], or [U, S, L] where each position is an item.
             mask_US: bool[U, S], which tokens are real; at least one a user.
         """
         hidden_USD: Tensor = self._embed(tokens_US)

@@ -12,6 +12,7 @@ from sidrec.data.catalog import FILE as CATALOG
 from sidrec.data.catalog import Catalog
 from sidrec.data.files import json_lines, open_text
 from sidrec.data.sequences import Histories
+from sidrec.data.users import USER_COLUMNS
 from sidrec.errors import DataError
 from sidrec.recommenders.base import Recommender
 from sidrec.recommenders.recommended import RecommendedList
@@ -55,6 +56,7 @@ def recommend(
     run: RunSettings = RunSettings(),
     *,
     k: int = 10,
+    users: Sequence[str | None] | None = None,
     exact: bool = False,
     exclude_seen: bool = True,
     allowed: Collection[str] | None = None,
@@ -67,6 +69,7 @@ def recommend(
         histories: item ids of each user.
         run: device and progress.
         k: items a user.
+        users: id of each user, or None for one who is not known; only recommenders with user tokens read them.
         exact: search on until every list is certified to be the true top k.
         exclude_seen: never recommend an item of the same history.
         allowed: ids of the items that may be recommended; None means all.
@@ -80,7 +83,7 @@ def recommend(
     if not isinstance(recommender, Recommender):
         recommender = Recommender.load(recommender)
     return recommender.recommend(
-        histories, k, exclude_seen=exclude_seen, allowed=allowed, denied=denied, exact=exact, run=run
+        histories, k, users=users, exclude_seen=exclude_seen, allowed=allowed, denied=denied, exact=exact, run=run
     )
 
 
@@ -98,8 +101,9 @@ def recommend_file(
 ) -> int:
     """Lists for a JSONL file of users, written as JSONL; returns the number of users.
 
-    Each line of the source (gzip'd or not, blank ones aside) is `{"history": [id, …]}`; its other keys
-    (a user id, say) are copied to the answer's line, which adds `items` and `exact`. Settings are those of `recommend`.
+    Each line of the source (gzip'd or not, blank ones aside) is `{"history": [id, …]}`; its other keys are copied to
+    the answer's line, which adds `items` and `exact`. A key `user_id` or `user` says who it is to recommenders with
+    user tokens. Settings are those of `recommend`.
 
     Raises:
         DataError: a line is not such an object, or names an unknown item; or there is no line.
@@ -111,7 +115,8 @@ def recommend_file(
     done = 0
     with run.progress("answer users", _num_lines(source)) as advance:
         for users in _batches(source):
-            histories = Histories.of(_known(recommender, user, where) for where, user in users)
+            rows = [_known(recommender, user, where) for where, user in users]
+            histories = Histories.of(rows, [_user_id(user) for _, user in users])
             ranked = recommender.rank(histories, request, run)
             answers = RecommendedList.of(ranked, recommender.catalog, recommender.semantic_ids)
             for (_, user), answer in zip(users, answers, strict=True):
@@ -148,6 +153,12 @@ def _batches(source: Path) -> Iterator[list[tuple[str, Json]]]:
     users = ((f"{source}, line {number}", user) for number, user in json_lines(source))
     while batch := list(islice(users, BATCH)):
         yield batch
+
+
+def _user_id(user: Json) -> str | None:
+    """Who a line is about, if it says so by a text or an integer."""
+    names = [user[key] for key in USER_COLUMNS if isinstance(user.get(key), str | int)]
+    return str(names[0]) if names else None
 
 
 def _known(recommender: Recommender, user: Json, where: str) -> IntArray:

@@ -22,7 +22,7 @@ from sidrec.artifact import digest_of, file_digest, open_artifact
 from sidrec.config import Config, RunSettings
 from sidrec.data.catalog import Catalog
 from sidrec.data.columns import Columns
-from sidrec.data.sequences import Histories
+from sidrec.data.sequences import Histories, user_keys
 from sidrec.data.users import UserFile, Users, user_file
 from sidrec.decoding.recommendations import Recommendations, Request
 from sidrec.errors import DataError
@@ -265,7 +265,7 @@ def _sizes(num_users: int, part_size: int) -> list[int]:
 
 
 def histories_of(users: Users, catalog: Catalog, skip_unknown: bool) -> tuple[Histories, IntArray]:
-    """Rows of the users' items, and int64[U], how many unknown ones of each were left out.
+    """Rows and owners of the users' items, and int64[U], how many unknown items of each were left out.
 
     Raises:
         DataError: an item is unknown and not to be skipped; its user's row is named.
@@ -278,7 +278,7 @@ def histories_of(users: Users, catalog: Catalog, skip_unknown: bool) -> tuple[Hi
         catalog.rows(users.of(user), where=users.where(user))
     skipped = np.bincount(owners[~known], minlength=len(users))
     offsets = np.concatenate([[0], np.cumsum(users.lengths - skipped)]).astype(np.int64)
-    return Histories(rows[known], offsets), skipped
+    return Histories(rows[known], offsets, user_keys(users.ids.cast(pl.String))), skipped
 
 
 def are_integers(catalog: Catalog) -> bool:

@@ -6,17 +6,19 @@ for encoder-decoders (one target an example), `SequenceExamples` for causal mode
 window of a user's history in one forward pass). Text prompts and other tasks are not here.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Self
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from sidrec.data.dataset import Examples
-from sidrec.data.sequences import Histories, Sequences
+from sidrec.data.sequences import Histories, Sequences, positions_within
+from sidrec.tasks.augmentation import WHOLE, Augmentation
 from sidrec.tasks.windows import Windows
 from sidrec.training.objectives import IGNORE
-from sidrec.types import IntArray
+from sidrec.types import BoolArray, IntArray
 
 __all__ = ["ItemTokens", "PrefixExamples", "Prompts", "SequenceExamples"]
 
@@ -26,7 +28,7 @@ class Prompts:
     """A batch of prompts, padded on the right; models that are searched read padding on either side.
 
     Attributes:
-        tokens_BT: int64[B, T] token ids.
+        tokens_BT: int64[B, T] token ids, or int64[B, T, L] where each position is an item (or a token and padding).
         mask_BT: int64[B, T], 1 where a token is real and 0 where it is padding.
     """
 
@@ -43,44 +45,71 @@ class ItemTokens:
         pad: padding token.
         eos: end token.
         bos: begin token.
+        whole: whether an item is one position of a prompt, with all its tokens, instead of a position a token. What is
+            written is a token a level either way.
+        first_user: token of the first of them, where users have tokens.
+        num_users: tokens among which users are shared out by their keys; 0 puts none.
 
     >>> items = ItemTokens(np.array([[3, 6], [4, 5]]), pad=0, eos=1, bos=2)
     >>> items.prompts(Histories.of([[1, 0], []]), end=True).tokens_BT.tolist()
     [[4, 5, 3, 6, 1], [1, 0, 0, 0, 0]]
+    >>> replace(items, whole=True).prompts(Histories.of([[1, 0], []]), end=True).tokens_BT.tolist()
+    [[[4, 5], [3, 6], [1, 0]], [[1, 0], [0, 0], [0, 0]]]
     """
 
     table_NL: IntArray
     pad: int
     eos: int
     bos: int
+    whole: bool = False
+    first_user: int = 0
+    num_users: int = 0
 
     @property
     def num_levels(self) -> int:
         """L, tokens an item."""
         return self.table_NL.shape[1]
 
+    @property
+    def span(self) -> int:
+        """Positions of an item in a prompt."""
+        return 1 if self.whole else self.num_levels
+
     def prompts(self, histories: Histories, *, max_items: int = 0, begin: bool = False, end: bool = False) -> Prompts:
         """The newest items of each history, oldest first, as token ids.
 
+        Where users have tokens, one that is known stands before the items; nothing stands there for an unknown one.
+
         Args:
-            histories: item rows; an empty history gives only the begin and end tokens.
+            histories: item rows; an empty history gives only the tokens around items.
             max_items: items kept of each history; 0 keeps all.
             begin: put the begin token first.
             end: put the end token last.
         """
         histories = histories.last(max_items)
-        rows_BT = histories.padded(0)
-        batch, width = len(rows_BT), rows_BT.shape[1] * self.num_levels
-        lengths = int(begin) + histories.lengths * self.num_levels + int(end)
-        tokens = np.full((batch, int(begin) + width + int(end)), self.pad, dtype=np.int64)
-        tokens[:, int(begin) : int(begin) + width] = self.table_NL[rows_BT].reshape(batch, width)
+        batch, width = len(histories), self.num_levels // self.span
+        named = self._are_named(histories)
+        heads = int(begin) + named.astype(np.int64)
+        lengths = heads + histories.lengths * self.span + int(end)
+        tokens = np.full((batch, int(lengths.max(initial=int(begin) + int(end))), width), self.pad, dtype=np.int64)
         real = np.arange(tokens.shape[1]) < lengths[:, None]
-        tokens[~real] = self.pad
+        places = heads[histories.owners] + positions_within(histories.lengths) * self.span
+        items = self.table_NL[histories.rows].reshape(-1, self.span, width)
+        tokens[histories.owners[:, None], places[:, None] + np.arange(self.span)] = items
         if begin:
-            tokens[:, 0] = self.bos
+            tokens[:, 0, 0] = self.bos
+        if histories.users is not None and named.any():
+            tokens[named, int(begin), 0] = self.first_user + histories.users[named] % self.num_users
         if end:
-            tokens[np.arange(batch), lengths - 1] = self.eos
+            tokens[np.arange(batch), lengths - 1, 0] = self.eos
+        tokens = tokens if self.whole else tokens[..., 0]
         return Prompts(torch.from_numpy(tokens), torch.from_numpy(real.astype(np.int64)))
+
+    def _are_named(self, histories: Histories) -> BoolArray:
+        """bool[B], whose user's token is put."""
+        if self.num_users == 0 or histories.users is None:
+            return np.zeros(len(histories), dtype=np.bool_)
+        return histories.users >= 0
 
 
 @dataclass(frozen=True)
@@ -92,28 +121,37 @@ class PrefixExamples:
         examples: which items are targets.
         items: how items are written.
         max_items: newest items of a history that are read; 0 reads all.
+        augmentation: what is left out of the history that would be read.
     """
 
     sequences: Sequences
     examples: Examples
     items: ItemTokens
     max_items: int
+    augmentation: Augmentation = WHOLE
 
     def __len__(self) -> int:
         return len(self.examples)
 
+    def in_epoch(self, seed: int, epoch: int) -> Self:
+        """The examples as an epoch of a run sees them."""
+        return replace(self, augmentation=self.augmentation.in_epoch(seed, epoch))
+
     @property
     def lengths(self) -> IntArray:
-        """int64[P], prompt tokens of each example."""
+        """int64[P], positions of each example's prompt."""
         kept = self.examples.cuts.astype(np.int64)
         if self.max_items > 0:
             kept = np.minimum(kept, self.max_items)
-        return kept * self.items.num_levels + 1
+        return self.augmentation.num_kept(kept) * self.items.span + 1 + (self.items.num_users > 0)
 
     def collate(self, positions: IntArray) -> dict[str, Tensor]:
         """The examples at `positions` as `input_ids`, `attention_mask` and `labels` (codes, end token)."""
         users, cuts = self.examples.users[positions], self.examples.cuts[positions]
-        prompts = self.items.prompts(self.sequences.before(users, cuts, self.max_items), end=True)
+        histories = self.sequences.before(users, cuts, self.max_items)
+        if self.augmentation.is_on:
+            histories = histories.where(self.augmentation.kept(positions, histories.lengths))
+        prompts = self.items.prompts(histories, end=True)
         targets_BL = self.items.table_NL[self.sequences.targets(users, cuts)]
         labels = np.pad(targets_BL, ((0, 0), (0, 1)), constant_values=self.items.eos)
         return {
@@ -130,24 +168,36 @@ class SequenceExamples:
     Attributes:
         windows: which events, and which of them are learnt.
         items: how items are written.
+        augmentation: what is left out of the events before a window's last one. What is left out is not learnt in
+            that epoch either, nor is what then stands first, with nothing before it.
     """
 
     windows: Windows
     items: ItemTokens
+    augmentation: Augmentation = WHOLE
 
     def __len__(self) -> int:
         return len(self.windows)
 
+    def in_epoch(self, seed: int, epoch: int) -> Self:
+        """The examples as an epoch of a run sees them."""
+        return replace(self, augmentation=self.augmentation.in_epoch(seed, epoch))
+
     @property
     def lengths(self) -> IntArray:
         """int64[P], tokens of each example."""
-        return self.windows.sizes * self.items.num_levels + 1
+        events = self.augmentation.num_kept(self.windows.sizes - 1) + 1
+        return events * self.items.num_levels + 1 + (self.items.num_users > 0)
 
     def collate(self, positions: IntArray) -> dict[str, Tensor]:
         """The windows at `positions` as `input_ids`, `attention_mask` and `labels` (codes of targets only)."""
         batch = self.windows.batch(positions)
+        if self.augmentation.is_on:
+            batch = batch.where(self.augmentation.kept(positions, self.windows.sizes[positions] - 1))
         offsets = np.concatenate([[0], np.cumsum(batch.inside_BT.sum(axis=1))])
-        prompts = self.items.prompts(Histories(batch.rows_BT[batch.inside_BT], offsets), begin=True)
-        learnt = np.pad(np.repeat(batch.learnt_BT, self.items.num_levels, axis=1), ((0, 0), (1, 0)))
+        histories = Histories(batch.rows_BT[batch.inside_BT], offsets, self.windows.users[positions])
+        prompts = self.items.prompts(histories, begin=True)
+        head = 1 + (self.items.num_users > 0)
+        learnt = np.pad(np.repeat(batch.learnt_BT, self.items.num_levels, axis=1), ((0, 0), (head, 0)))
         labels = prompts.tokens_BT.masked_fill(torch.from_numpy(~learnt), IGNORE)
         return {"input_ids": prompts.tokens_BT, "attention_mask": prompts.mask_BT, "labels": labels}

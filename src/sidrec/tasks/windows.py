@@ -29,6 +29,24 @@ class WindowBatch:
     inside_BT: BoolArray
     learnt_BT: BoolArray
 
+    def where(self, kept: BoolArray) -> "WindowBatch":
+        """The windows without some of the events before their last ones.
+
+        Args:
+            kept: bool[sum of (events - 1)], which of those events stay, one window after the other.
+        """
+        sizes = self.inside_BT.sum(axis=1)
+        place = np.arange(self.inside_BT.shape[1])
+        stays_BT = self.inside_BT.copy()
+        stays_BT[place < sizes[:, None] - 1] = kept
+        # A stable order of "stays" before "goes" moves what stays to the left.
+        order = np.argsort(~stays_BT, axis=1, kind="stable")[:, : int(stays_BT.sum(axis=1).max(initial=0))]
+        inside_BT = np.take_along_axis(stays_BT, order, axis=1)
+        learnt_BT = np.take_along_axis(self.learnt_BT, order, axis=1) & inside_BT
+        learnt_BT[:, :1] = False
+        rows_BT = np.where(inside_BT, np.take_along_axis(self.rows_BT, order, axis=1), 0)
+        return WindowBatch(rows_BT, inside_BT, learnt_BT)
+
 
 @dataclass(frozen=True)
 class Windows:
@@ -44,6 +62,7 @@ class Windows:
         starts: int64[P], place in `rows` where each window begins.
         sizes: int64[P], events in each window, the last target included.
         seen: int64[P], leading events of each window that give context only.
+        users: int64[P], key of each window's user (`user_keys`).
     """
 
     rows: IntArray
@@ -51,6 +70,7 @@ class Windows:
     starts: IntArray
     sizes: IntArray
     seen: IntArray
+    users: IntArray
 
     @classmethod
     def of(cls, sequences: Sequences, examples: Examples, max_items: int) -> "Windows":
@@ -76,7 +96,8 @@ class Windows:
         starts = sequences.offsets[users] + ends - sizes
         before = np.concatenate([[0], np.cumsum(is_target)])
         useful = before[starts + sizes] > before[starts + seen]
-        return cls(sequences.rows, is_target, starts[useful], sizes[useful], seen[useful])
+        keys = sequences.user_keys[users]
+        return cls(sequences.rows, is_target, starts[useful], sizes[useful], seen[useful], keys[useful])
 
     def __len__(self) -> int:
         return len(self.starts)

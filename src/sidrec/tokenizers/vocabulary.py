@@ -11,10 +11,11 @@ __all__ = ["CodeVocabulary"]
 
 @dataclass(frozen=True)
 class CodeVocabulary:
-    """A compact vocabulary: three special tokens, then the codes of level 1, level 2, ….
+    """A compact vocabulary: three special tokens, then the codes of level 1, level 2, …, then users if there are any.
 
     Attributes:
         sizes: (K1, …, KL), codes a level.
+        num_users: tokens among which users are shared out.
 
     >>> vocabulary = CodeVocabulary((4, 4))
     >>> tokens = vocabulary.tokens(np.array([[1, 3]]))
@@ -23,6 +24,7 @@ class CodeVocabulary:
     """
 
     sizes: tuple[int, ...]
+    num_users: int = 0
 
     PAD = 0
     """Padding; also the decoder's start token, as in T5."""
@@ -31,6 +33,11 @@ class CodeVocabulary:
     NUM_SPECIAL = 3
 
     def __len__(self) -> int:
+        return self.first_user + self.num_users
+
+    @property
+    def first_user(self) -> int:
+        """Token id of the first user token, one past the last code."""
         return self.NUM_SPECIAL + sum(self.sizes)
 
     @property

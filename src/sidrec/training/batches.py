@@ -3,8 +3,8 @@
 Leaves out what an example is: `TrainingExamples.collate` turns positions into tensors.
 """
 
-from collections.abc import Iterator
-from typing import Protocol
+from collections.abc import Callable, Iterator
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 import torch
@@ -14,7 +14,7 @@ from sidrec.random import generator
 from sidrec.training.objectives import IGNORE
 from sidrec.types import IntArray
 
-__all__ = ["BatchDataset", "LengthBuckets", "TrainingExamples", "padding_of"]
+__all__ = ["BatchDataset", "LengthBuckets", "RedrawnExamples", "TrainingExamples", "padding_of"]
 
 MEGA_BATCHES = 50
 """Batches among which examples are sorted by length: enough for little padding, few enough for a random mix."""
@@ -43,18 +43,13 @@ class TrainingExamples(Protocol):
         ...
 
 
-class BatchDataset(Dataset[dict[str, torch.Tensor]]):
-    """Gives the data loader whole collated batches, so that no example is ever touched alone."""
+@runtime_checkable
+class RedrawnExamples(TrainingExamples, Protocol):
+    """Examples of which every epoch sees something else."""
 
-    def __init__(self, examples: TrainingExamples) -> None:
-        self.examples = examples
-
-    def __len__(self) -> int:
-        return len(self.examples)
-
-    def __getitems__(self, positions: list[int]) -> dict[str, torch.Tensor]:
-        """The collated batch of these examples."""
-        return self.examples.collate(np.asarray(positions, dtype=np.int64))
+    def in_epoch(self, seed: int, epoch: int) -> TrainingExamples:
+        """The examples of an epoch of a run: a pure function of both numbers, by which a resumed run draws the same."""
+        ...
 
 
 class LengthBuckets(Sampler[list[int]]):
@@ -70,10 +65,19 @@ class LengthBuckets(Sampler[list[int]]):
         batch_size: examples in one optimizer step.
         piece: examples in one forward pass; divides `batch_size`.
         seed: of the run.
+        lengths_in: epoch → int[P], lengths of the examples in it, where they differ between epochs.
     """
 
-    def __init__(self, lengths: IntArray, batch_size: int, piece: int, seed: int) -> None:
+    def __init__(
+        self,
+        lengths: IntArray,
+        batch_size: int,
+        piece: int,
+        seed: int,
+        lengths_in: Callable[[int], IntArray] | None = None,
+    ) -> None:
         self.lengths, self.step_size, self.batch_size, self.seed = np.asarray(lengths), batch_size, piece, seed
+        self.lengths_in = lengths_in
         self.drop_last = False
         self.epoch = 0
         """The epoch whose order `__iter__` gives; set before each epoch."""
@@ -90,14 +94,45 @@ class LengthBuckets(Sampler[list[int]]):
     def batches(self) -> list[IntArray]:
         """The examples of each optimizer step of the epoch, int64[B] each."""
         draw = generator(self.seed, "batches", str(self.epoch))
+        lengths = self.lengths if self.lengths_in is None else self.lengths_in(self.epoch)
         order = draw.permutation(len(self.lengths))
         whole = len(order) // self.step_size * self.step_size
         group = self.step_size * MEGA_BATCHES
         parts = [order[start : min(start + group, whole)] for start in range(0, whole, group)]
-        parts = [part[np.argsort(self.lengths[part], kind="stable")] for part in parts]
+        parts = [part[np.argsort(lengths[part], kind="stable")] for part in parts]
         batches = list(np.concatenate([order[:0], *parts]).reshape(-1, self.step_size))
         batches = [batches[index] for index in draw.permutation(len(batches))]
         return [*batches, order[whole:]] if whole < len(order) else batches
+
+
+class BatchDataset(Dataset[dict[str, torch.Tensor]]):
+    """Gives the data loader whole collated batches, so that no example is ever touched alone.
+
+    Args:
+        examples: P of them.
+        batch_size: examples in one optimizer step.
+        piece: examples in one forward pass.
+        seed: of the run.
+    """
+
+    def __init__(self, examples: TrainingExamples, batch_size: int, piece: int, seed: int) -> None:
+        self.examples, self.seed = examples, seed
+        redrawn = isinstance(examples, RedrawnExamples)
+        lengths_in = (lambda epoch: self.in_epoch(epoch).lengths) if redrawn else None
+        self.batches = LengthBuckets(examples.lengths, batch_size, piece, seed, lengths_in)
+        """Which examples share a batch, in the epoch that is set there."""
+
+    def __len__(self) -> int:
+        return len(self.examples)
+
+    def in_epoch(self, epoch: int) -> TrainingExamples:
+        """The examples as an epoch sees them."""
+        examples = self.examples
+        return examples.in_epoch(self.seed, epoch) if isinstance(examples, RedrawnExamples) else examples
+
+    def __getitems__(self, positions: list[int]) -> dict[str, torch.Tensor]:
+        """The collated batch of these examples."""
+        return self.in_epoch(self.batches.epoch).collate(np.asarray(positions, dtype=np.int64))
 
 
 def padding_of(batch: dict[str, torch.Tensor]) -> tuple[int, int]:

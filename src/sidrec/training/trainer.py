@@ -21,7 +21,7 @@ from transformers import PrinterCallback, Trainer, TrainingArguments, get_schedu
 from sidrec.config import RunSettings
 from sidrec.errors import ArtifactError, ConfigError, TrainingError
 from sidrec.random import torch_seed
-from sidrec.training.batches import BatchDataset, LengthBuckets, TrainingExamples, padding_of
+from sidrec.training.batches import BatchDataset, TrainingExamples, padding_of
 from sidrec.training.checkpoints import find_checkpoint, keep_only, start_digest
 from sidrec.training.config import TrainingConfig, TrainReport
 from sidrec.training.freezing import FrozenRows
@@ -101,9 +101,8 @@ class _Trainer(Trainer):
     ) -> None:
         arguments = _arguments(training, run, folder)
         piece = arguments.per_device_train_batch_size
-        self.batches = LengthBuckets(examples.lengths, training.batch_size, piece, run.seed)
-        self.data: BatchDataset = BatchDataset(examples)
-        self.watch = StepWatch(model, self.batches, training, validate, keeps_checkpoints=run.scratch is not None)
+        self.data: BatchDataset = BatchDataset(examples, training.batch_size, piece, run.seed)
+        self.watch = StepWatch(model, self.data.batches, training, validate, keeps_checkpoints=run.scratch is not None)
         super().__init__(model, arguments, train_dataset=self.data, callbacks=[self.watch])
         self.remove_callback(PrinterCallback)
         # The loss is scaled in compute_loss; this tells the loop not to scale it again.
@@ -117,7 +116,7 @@ class _Trainer(Trainer):
     def get_train_dataloader(self) -> DataLoader[Any]:
         pin_memory = self.args.dataloader_pin_memory
         loader: DataLoader[Any] = DataLoader(
-            self.data, batch_sampler=self.batches, collate_fn=_unchanged, pin_memory=pin_memory
+            self.data, batch_sampler=self.data.batches, collate_fn=_unchanged, pin_memory=pin_memory
         )
         return self.accelerator.prepare(loader)
 
