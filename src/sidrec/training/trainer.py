@@ -46,6 +46,9 @@ def train_model(
 ) -> TrainReport:
     """Train a model in place and leave it, in evaluation mode, in the state that validated best.
 
+    With `training.ema_decay` every state that is validated and kept is a moving average; with
+    `training.average` the mean of the best ones is the final state, if it validates at least as well.
+
     The model is called with what `examples.collate` returns and must answer with a `.loss` that is the mean
     over the labels that are not `IGNORE`; the mean of a whole optimizer step is taken over all its targets,
     however it is accumulated. With `run.scratch` a killed run goes on where it was, with the same result.
@@ -79,9 +82,7 @@ def train_model(
         with run.progress("train", watch.total) as advance:
             watch.advance = advance
             trainer.train(resume_from_checkpoint=None if checkpoint is None else str(checkpoint))
-        watch.record.close_losses(watch.step)
-        if watch.record.best_weights:
-            model.load_state_dict(watch.record.best_weights)
+        watch.finish()
         trainer.accelerator.unwrap_model(trainer.model_wrapped, keep_fp32_wrapper=False)
     model.eval()
     return trainer.report(time.perf_counter() - started)
@@ -176,7 +177,7 @@ class _Trainer(Trainer):
         try:
             super()._save_checkpoint(model, trial)
             if self.is_world_process_zero():
-                self.watch.record.save(self.partial / name)
+                self.watch.save_record(self.partial / name)
             self.accelerator.wait_for_everyone()
             if self.is_world_process_zero():
                 (self.partial / name).replace(folder / name)
@@ -196,16 +197,19 @@ class _Trainer(Trainer):
 
     def report(self, seconds: float) -> TrainReport:
         record, spent = self.watch.record, max(self.watch.train_seconds, 1e-9)
+        best = record.best
         return TrainReport(
             steps=self.state.global_step,
             seconds=seconds,
             examples_per_second=self.examples_seen / spent,
             padding_share=self.padded / max(self.positions, 1),
-            best_metric=record.best_metric,
-            best_step=record.best_step if record.best_metric is not None else self.state.global_step,
+            best_metric=None if best is None else best.value,
+            best_step=self.state.global_step if best is None else best.step,
             losses=tuple(record.losses),
-            start_metric=record.start_metric,
-            trained_metric=record.trained_metric,
+            start_metric=record.start_value,
+            trained_metric=record.trained_value,
+            average_metric=record.mean_value,
+            averaged=record.averaged,
         )
 
 
