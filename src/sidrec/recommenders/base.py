@@ -12,7 +12,7 @@ import numpy as np
 from sidrec.artifact import open_artifact
 from sidrec.config import Config, Part, RunSettings, parse
 from sidrec.data.catalog import Catalog
-from sidrec.data.dataset import Dataset
+from sidrec.data.dataset import Dataset, Examples
 from sidrec.data.sequences import Histories
 from sidrec.decoding.recommendations import BeamConfig, Recommendations, Request
 from sidrec.embeddings.base import ItemEmbeddings
@@ -32,7 +32,8 @@ __all__ = ["Recommender", "RecommenderConfig", "Validate"]
 FILE = "recommender.json"
 
 Validate = Callable[["Recommender"], dict[str, float]]
-"""Scores a recommender on validation users: metric name → value, the primary metric first."""
+"""Scores a recommender on validation users: name → value. The first is that by which states are chosen: the primary
+metric, or with `training.select` "loss" the loss."""
 
 
 class RecommenderConfig(Config):
@@ -111,7 +112,7 @@ class Recommender(Part, ABC):
             run: seed, device, progress, scratch.
             semantic_ids: codes of the items; those that need none pass them over.
             item_embeddings: vectors of the items; those that need none pass them over.
-            validate: scores the recommender as it is now; higher is better.
+            validate: scores the recommender as it is now.
         """
 
     @abstractmethod
@@ -203,6 +204,25 @@ class Recommender(Part, ABC):
         del histories, rows_BM
         raise DataError(
             f"a recommender of kind '{self.config.kind}' gives no log-probabilities of items",
+            expected="one that learns by gradients, such as 'sasrec' or 'tiger'",
+        )
+
+    def mean_loss(self, dataset: Dataset, pairs: Examples, run: RunSettings) -> float:
+        """Mean of the training objective over targets, without dropout; lower is better.
+
+        Inputs, labels and objective are those of training, a temperature included.
+
+        Args:
+            dataset: of this recommender's catalogue.
+            pairs: which (user, cut) are asked about; at least one.
+            run: seed, of negatives that are drawn, and device.
+
+        Raises:
+            DataError: this kind learns by counting, or was neither fitted nor loaded.
+        """
+        del dataset, pairs, run
+        raise DataError(
+            f"a recommender of kind '{self.config.kind}' has no loss",
             expected="one that learns by gradients, such as 'sasrec' or 'tiger'",
         )
 

@@ -10,7 +10,7 @@ from typing import Any, Literal
 from pydantic import Field
 from transformers import PreTrainedModel, T5Config, T5ForConditionalGeneration
 
-from sidrec.data.dataset import Dataset
+from sidrec.data.dataset import Dataset, Examples
 from sidrec.data.sequences import Histories
 from sidrec.decoding.recommendations import Normalize
 from sidrec.decoding.scorer import SidScorer
@@ -63,9 +63,9 @@ class Tiger(GenerativeRecommender):
         }
         return T5ForConditionalGeneration(T5Config(**sizes))
 
-    def examples(self, dataset: Dataset) -> TrainingExamples:
-        """One example a training target."""
-        return PrefixExamples(dataset.sequences, dataset.split.train, self.item_tokens, self.config.max_history)
+    def examples(self, dataset: Dataset, pairs: Examples) -> TrainingExamples:
+        """One example a target."""
+        return PrefixExamples(dataset.sequences, pairs, self.item_tokens, self.config.max_history)
 
     def prompts(self, histories: Histories) -> Prompts:
         """Codes of the newest items, then the end token."""

@@ -12,7 +12,7 @@ from sidrec.data.dataset import Dataset
 from sidrec.embeddings.base import ItemEmbeddings
 from sidrec.errors import ArtifactError
 from sidrec.evaluation.protocol import Protocol
-from sidrec.evaluation.validation import validator
+from sidrec.evaluation.validation import validation
 from sidrec.recommenders.base import Recommender
 from sidrec.stages.layout import Request, RunFolder, StageResult, check_dataset, make_artifact, name_for
 from sidrec.stages.recipe import Recipe
@@ -141,8 +141,7 @@ def _fit(
     dataset = Dataset.load(paths["dataset"])
     ids = load_semantic_ids(paths["tokenizer"]) if "tokenizer" in paths else None
     vectors = ItemEmbeddings.load(paths["embeddings"]) if "embeddings" in paths else None
-    has_valid = len(dataset.examples("valid")) > 0
-    validate = validator(dataset, selection, training.validate_users, run) if has_valid else None
+    validate = validation(dataset, selection, training, run)
     start = time.perf_counter()
     needed = {} if vectors is None else {"item_embeddings": vectors}
     report = recommender.fit(dataset, training, run, semantic_ids=ids, validate=validate, **needed)

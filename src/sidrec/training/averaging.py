@@ -6,6 +6,7 @@ the average is any good.
 
 from collections.abc import Generator
 from contextlib import contextmanager
+from typing import Any
 
 from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
@@ -40,7 +41,7 @@ class WeightAverage:
     def __init__(self, model: nn.Module, decay: float | None = None) -> None:
         self._weights = nn.ParameterList(model.parameters())
 
-        def decayed(means: list[Tensor], weights: list[Tensor], num_averaged: Tensor | int) -> None:
+        def decayed(means: Any, weights: Any, num_averaged: Any) -> None:
             # The count of the average itself, because the argument may be a copy on an accelerator, slow to read.
             get_ema_multi_avg_fn(warmed_decay(decay or 0.0, int(self._mean.n_averaged)))(means, weights, num_averaged)
 

@@ -4,7 +4,7 @@ Leaves out what an example is: `TrainingExamples.collate` turns positions into t
 """
 
 from collections.abc import Iterator
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -14,7 +14,7 @@ from sidrec.random import generator
 from sidrec.training.objectives import IGNORE
 from sidrec.types import IntArray
 
-__all__ = ["BatchDataset", "LengthBuckets", "TrainingExamples", "padding_of"]
+__all__ = ["BatchDataset", "LengthBuckets", "TrainingExamples", "num_targets", "padding_of"]
 
 MEGA_BATCHES = 50
 """Batches among which examples are sorted by length: enough for little padding, few enough for a random mix."""
@@ -98,6 +98,11 @@ class LengthBuckets(Sampler[list[int]]):
         batches = list(np.concatenate([order[:0], *parts]).reshape(-1, self.step_size))
         batches = [batches[index] for index in draw.permutation(len(batches))]
         return [*batches, order[whole:]] if whole < len(order) else batches
+
+
+def num_targets(batch: dict[str, Any]) -> Any:
+    """Number of targets in a batch, as a tensor or an int: its labels, or its examples where there are none."""
+    return (batch["labels"] != IGNORE).sum() if "labels" in batch else len(next(iter(batch.values())))
 
 
 def padding_of(batch: dict[str, torch.Tensor]) -> tuple[int, int]:

@@ -46,7 +46,10 @@ class TrainingConfig(Config):
     validate_users: int = Field(default=2000, ge=0)
     """Validation users scored at each validation, drawn once; 0 means all."""
     patience: int = Field(default=5, ge=0)
-    """Validations without a better primary metric before training stops; 0 never stops early."""
+    """Validations without a better state before training stops; 0 never stops early."""
+    select: Literal["metric", "loss"] = "metric"
+    """How states are chosen on validation users: by the evaluation's primary metric, or by the loss of the training
+    objective on their validation targets, without dropout (as LETTER does). The loss needs no search and is quicker."""
     ema_decay: float = Field(default=0.0, ge=0, lt=1)
     """Validate and keep an exponential moving average of the weights instead of the weights themselves; a step enters
     it with 1 − `ema_decay`, the first ones with more. 0 takes the weights as they are."""
@@ -64,7 +67,8 @@ class TrainReport:
         seconds: wall-clock seconds spent in this process.
         examples_per_second: training examples a second, validation not counted.
         padding_share: share of the input positions that were padding, 0 to 1.
-        best_metric: best value of the primary validation metric; None without validation.
+        best_metric: best value of the primary validation metric, or of the validation loss where states are chosen by
+            that (so in the fields below); None without validation.
         best_step: step of that value.
         losses: (step, mean training loss since the last entry).
         earlier: reports of the stages of training before this one, the first one first.

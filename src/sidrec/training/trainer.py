@@ -21,12 +21,12 @@ from transformers import PrinterCallback, Trainer, TrainingArguments, get_schedu
 from sidrec.config import RunSettings
 from sidrec.errors import ArtifactError, ConfigError, TrainingError
 from sidrec.random import torch_seed
-from sidrec.training.batches import BatchDataset, LengthBuckets, TrainingExamples, padding_of
+from sidrec.training.batch_loss import OWN_LOSS, BatchLoss
+from sidrec.training.batches import BatchDataset, LengthBuckets, TrainingExamples, num_targets, padding_of
 from sidrec.training.checkpoints import find_checkpoint, keep_only, start_digest
 from sidrec.training.config import TrainingConfig, TrainReport
 from sidrec.training.freezing import FrozenRows
 from sidrec.training.isolation import isolated_process
-from sidrec.training.objectives import IGNORE
 from sidrec.training.watch import StepWatch, Validation
 
 __all__ = ["train_model"]
@@ -43,24 +43,27 @@ def train_model(
     validate: Validation | None = None,
     frozen: FrozenRows | None = None,
     keep_start: bool = False,
+    loss: BatchLoss = OWN_LOSS,
 ) -> TrainReport:
     """Train a model in place and leave it, in evaluation mode, in the state that validated best.
 
     With `training.ema_decay` every state that is validated and kept is a moving average; with
     `training.average` the mean of the best ones is the final state, if it validates at least as well.
 
-    The model is called with what `examples.collate` returns and must answer with a `.loss` that is the mean
-    over the labels that are not `IGNORE`; the mean of a whole optimizer step is taken over all its targets,
-    however it is accumulated. With `run.scratch` a killed run goes on where it was, with the same result.
+    The mean loss of an optimizer step is taken over all its targets, however it is accumulated. With
+    `run.scratch` a killed run goes on where it was, with the same result.
 
     Args:
         model: with its first weights (draw them inside `isolated_rng` for a reproducible run).
         examples: what to train on.
         training: how long and how.
         run: seed, device, progress, scratch.
-        validate: scores the model as it is now, primary metric first; higher is better.
+        validate: scores the model as it is now; by its first figure states are chosen, the highest or, with
+            `training.select` "loss", the lowest.
         frozen: rows of a table of the model that stay as they are.
         keep_start: validate the first state too, and keep it unless a later one is better.
+        loss: of a batch; by default the model is called with what `examples.collate` returns and answers with a
+            `.loss`, the mean over the labels that are not `IGNORE`.
 
     Raises:
         TrainingError: the loss is not finite.
@@ -74,9 +77,9 @@ def train_model(
     with isolated_process(torch_seed(run.seed, "train") % 2**32), held, _plain_model(model), _folder(run) as folder:
         checkpoint = None
         if run.scratch is not None:
-            checkpoint = find_checkpoint(folder, start_digest(model, examples, training, run, frozen))
+            checkpoint = find_checkpoint(folder, start_digest(model, examples, training, run, frozen, loss))
         trainer = _Trainer(model, examples, training, run, folder, validate)
-        trainer.frozen = frozen
+        trainer.frozen, trainer.loss = frozen, loss
         watch = trainer.watch
         watch.keeps_start = keep_start
         with run.progress("train", watch.total) as advance:
@@ -114,6 +117,7 @@ class _Trainer(Trainer):
         self.folder = folder
         self.partial: Path | None = None
         self.frozen: FrozenRows | None = None
+        self.loss: BatchLoss = OWN_LOSS
 
     def get_train_dataloader(self) -> DataLoader[Any]:
         pin_memory = self.args.dataloader_pin_memory
@@ -151,7 +155,7 @@ class _Trainer(Trainer):
             padded, positions = padding_of(batch)
             self.padded, self.positions = self.padded + padded, self.positions + positions
             self.examples_seen += len(next(iter(batch.values())))
-            targets = targets + _num_targets(batch)
+            targets = targets + num_targets(batch)
         if self.args.world_size > 1:
             targets = self.accelerator.reduce(targets, "sum")
         return batches, targets.clamp(min=1)
@@ -159,12 +163,12 @@ class _Trainer(Trainer):
     def compute_loss(
         self, model: nn.Module, inputs: dict[str, Any], return_outputs: bool = False, num_items_in_batch: Any = None
     ) -> Any:
-        outputs = model(**inputs)
-        share = _num_targets(inputs) / num_items_in_batch
+        mean = self.loss(model, inputs)
+        share = num_targets(inputs) / num_items_in_batch
         # Distributed gradients are averaged over processes, the mean over targets needs their sum.
-        loss = outputs.loss * share * self.args.world_size
+        loss = mean * share * self.args.world_size
         self.watch.add_loss(loss.detach())
-        return (loss, outputs) if return_outputs else loss
+        return (loss, {}) if return_outputs else loss
 
     def _get_output_dir(self, trial: Any) -> str:
         return str(self.folder if self.partial is None else self.partial)
@@ -197,25 +201,20 @@ class _Trainer(Trainer):
 
     def report(self, seconds: float) -> TrainReport:
         record, spent = self.watch.record, max(self.watch.train_seconds, 1e-9)
-        best = record.best
+        best, figure = record.best, self.watch.figure
         return TrainReport(
             steps=self.state.global_step,
             seconds=seconds,
             examples_per_second=self.examples_seen / spent,
             padding_share=self.padded / max(self.positions, 1),
-            best_metric=None if best is None else best.value,
+            best_metric=figure(best and best.value),
             best_step=self.state.global_step if best is None else best.step,
             losses=tuple(record.losses),
-            start_metric=record.start_value,
-            trained_metric=record.trained_value,
-            average_metric=record.mean_value,
+            start_metric=figure(record.start_value),
+            trained_metric=figure(record.trained_value),
+            average_metric=figure(record.mean_value),
             averaged=record.averaged,
         )
-
-
-def _num_targets(batch: dict[str, Any]) -> Any:
-    """Number of targets in a batch: its labels, or its examples where there are none."""
-    return (batch["labels"] != IGNORE).sum() if "labels" in batch else len(next(iter(batch.values())))
 
 
 def _unchanged(batch: Any) -> Any:

@@ -26,7 +26,8 @@ from sidrec.training.record import KeptState, TrainRecord
 __all__ = ["StepWatch", "Validation"]
 
 Validation = Callable[[], dict[str, float]]
-"""Scores a model as it is now; the primary metric first, higher is better."""
+"""Scores a model as it is now; the figure by which states are chosen comes first: the primary metric, of which more is
+better, or with `training.select` "loss" the validation loss, of which less is."""
 
 CHECKPOINT_SECONDS = 30.0
 """At most so much work is lost when a run is killed."""
@@ -148,11 +149,19 @@ class StepWatch(TrainerCallback):
         self.resumed_at = time.perf_counter()
 
     def _score(self, validate: Validation) -> float:
-        """The figure by which states are chosen, of the state that the model has."""
+        """The value by which states are chosen, of the state that the model has; higher is better."""
         self.model.eval()
         with isolated_rng(), torch.no_grad():
             metrics = validate()
-        return float(next(iter(metrics.values())))
+        return self._sign * float(next(iter(metrics.values())))
+
+    def figure(self, value: float | None) -> float | None:
+        """What validation said, for a value of the record; None stays None."""
+        return None if value is None else self._sign * value
+
+    @property
+    def _sign(self) -> int:
+        return -1 if self.training.select == "loss" else 1
 
     def save_record(self, directory: Path) -> None:
         """Write all that a resumed run needs to know of this one into a checkpoint."""
