@@ -43,7 +43,8 @@ def train(
     Args:
         folder: the run.
         recipe: recommender, training and evaluation settings.
-        run: seed, device, progress; its scratch folder, if it has one, is left to the caller.
+        run: seed, device, progress; its scratch folder, if it has one, is left to the caller. With a team, every
+            process trains on its share of each batch.
         name: what the recommender is called; None takes its kind.
         force: train even if the same recommender stands already.
         tokenizer: name of the semantic IDs in the run; None takes the only ones there are.
@@ -63,8 +64,8 @@ def train(
     def write(writer: ArtifactWriter) -> None:
         _fit(recommender, recipe.training, selection, parents, replace(run, scratch=scratch), writer)
 
-    result = make_artifact(folder.recommender(name), **request, write=write, force=force)
-    if run.scratch is None:
+    result = make_artifact(folder.recommender(name), **request, write=write, force=force, team=run.team)
+    if run.scratch is None and run.team.leads:
         _remove_scratch(folder, name)
     return result
 

@@ -83,15 +83,16 @@ def mean_loss(model: nn.Module, examples: TrainingExamples, run: RunSettings, lo
     Args:
         model: on the run's device, in evaluation mode, outside of gradients.
         examples: at least one.
-        run: seed and device.
+        run: seed, device, and the processes that share the batches; all of them get the mean.
         loss: of a batch.
     """
-    order, total, count = np.argsort(examples.lengths, kind="stable"), 0.0, 0
-    for number, first in enumerate(range(0, len(order), EXAMPLES_AT_ONCE)):
-        batch = examples.collate(order[first : first + EXAMPLES_AT_ONCE])
+    order, found = np.argsort(examples.lengths, kind="stable"), dict[int, tuple[float, int]]()
+    for number in range(run.team.rank, -(-len(order) // EXAMPLES_AT_ONCE), run.team.size):
+        batch = examples.collate(order[number * EXAMPLES_AT_ONCE : (number + 1) * EXAMPLES_AT_ONCE])
         batch = {name: tensor.to(run.torch_device()) for name, tensor in batch.items()}
         with isolated_rng(torch_seed(run.seed, "validation loss", str(number))), torch.no_grad():
             targets = int(num_targets(batch))
-            total += float(loss(model, batch)) * targets
-            count += targets
-    return total / max(count, 1)
+            found[number] = float(loss(model, batch)) * targets, targets
+    # Added up in one order, so that the sum does not depend on the number of processes.
+    every = [pair for _, pair in sorted(item for share in run.team.gathered(found) for item in share.items())]
+    return sum(total for total, _ in every) / max(sum(targets for _, targets in every), 1)

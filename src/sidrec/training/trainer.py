@@ -14,6 +14,7 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 import torch
+from accelerate.data_loader import prepare_data_loader
 from torch import nn
 from torch.utils.data import DataLoader
 from transformers import PrinterCallback, Trainer, TrainingArguments, get_scheduler
@@ -22,7 +23,7 @@ from sidrec.config import RunSettings
 from sidrec.errors import ArtifactError, ConfigError, TrainingError
 from sidrec.random import torch_seed
 from sidrec.training.batch_loss import OWN_LOSS, BatchLoss
-from sidrec.training.batches import BatchDataset, LengthBuckets, TrainingExamples, num_targets, padding_of
+from sidrec.training.batches import IDLE, BatchDataset, LengthBuckets, TrainingExamples, num_targets, padding_of
 from sidrec.training.checkpoints import find_checkpoint, keep_only, start_digest
 from sidrec.training.config import TrainingConfig, TrainReport
 from sidrec.training.freezing import FrozenRows
@@ -75,10 +76,12 @@ def train_model(
     started = time.perf_counter()
     held = nullcontext() if frozen is None else frozen.held()
     with isolated_process(torch_seed(run.seed, "train") % 2**32), held, _plain_model(model), _folder(run) as folder:
-        checkpoint = None
+        arguments, checkpoint = _arguments(training, run, folder), None
         if run.scratch is not None:
-            checkpoint = find_checkpoint(folder, start_digest(model, examples, training, run, frozen, loss))
-        trainer = _Trainer(model, examples, training, run, folder, validate)
+            digest = start_digest(model, examples, training, run, frozen, loss)
+            with arguments.main_process_first(local=False):
+                checkpoint = find_checkpoint(folder, digest)
+        trainer = _Trainer(model, examples, training, run, arguments, validate)
         trainer.frozen, trainer.loss = frozen, loss
         watch = trainer.watch
         watch.keeps_start = keep_start
@@ -100,12 +103,11 @@ class _Trainer(Trainer):
         examples: TrainingExamples,
         training: TrainingConfig,
         run: RunSettings,
-        folder: Path,
+        arguments: TrainingArguments,
         validate: Validation | None,
     ) -> None:
-        arguments = _arguments(training, run, folder)
-        piece = arguments.per_device_train_batch_size
-        self.batches = LengthBuckets(examples.lengths, training.batch_size, piece, run.seed)
+        piece, share = arguments.per_device_train_batch_size, (arguments.process_index, arguments.world_size)
+        self.batches = LengthBuckets(examples.lengths, training.batch_size, piece, run.seed, *share)
         self.data: BatchDataset = BatchDataset(examples)
         self.watch = StepWatch(model, self.batches, training, validate, keeps_checkpoints=run.scratch is not None)
         super().__init__(model, arguments, train_dataset=self.data, callbacks=[self.watch])
@@ -114,7 +116,7 @@ class _Trainer(Trainer):
         self.model_accepts_loss_kwargs = True
         self.training = training
         self.examples_seen = self.padded = self.positions = 0
-        self.folder = folder
+        self.folder = Path(str(arguments.output_dir))
         self.partial: Path | None = None
         self.frozen: FrozenRows | None = None
         self.loss: BatchLoss = OWN_LOSS
@@ -124,7 +126,8 @@ class _Trainer(Trainer):
         loader: DataLoader[Any] = DataLoader(
             self.data, batch_sampler=self.batches, collate_fn=_unchanged, pin_memory=pin_memory
         )
-        return self.accelerator.prepare(loader)
+        # Batches are shared among processes already.
+        return prepare_data_loader(loader, self.args.device, num_processes=1, process_index=0, put_on_device=True)
 
     def create_optimizer(self, model: nn.Module | None = None) -> torch.optim.Optimizer:
         config = self.training.optimizer
@@ -152,10 +155,11 @@ class _Trainer(Trainer):
         batches = [batch for _, batch in zip(range(num_batches), epoch_iterator, strict=False)]
         targets: Any = torch.zeros((), dtype=torch.long, device=device)
         for batch in batches:
-            padded, positions = padding_of(batch)
-            self.padded, self.positions = self.padded + padded, self.positions + positions
-            self.examples_seen += len(next(iter(batch.values())))
             targets = targets + num_targets(batch)
+            if IDLE not in batch:
+                padded, positions = padding_of(batch)
+                self.padded, self.positions = self.padded + padded, self.positions + positions
+                self.examples_seen += len(next(iter(batch.values())))
         if self.args.world_size > 1:
             targets = self.accelerator.reduce(targets, "sum")
         return batches, targets.clamp(min=1)
@@ -163,7 +167,7 @@ class _Trainer(Trainer):
     def compute_loss(
         self, model: nn.Module, inputs: dict[str, Any], return_outputs: bool = False, num_items_in_batch: Any = None
     ) -> Any:
-        mean = self.loss(model, inputs)
+        mean = self.loss(model, {name: value for name, value in inputs.items() if name != IDLE})
         share = num_targets(inputs) / num_items_in_batch
         # Distributed gradients are averaged over processes, the mean over targets needs their sum.
         loss = mean * share * self.args.world_size
@@ -199,14 +203,18 @@ class _Trainer(Trainer):
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
         return None
 
+    def _sum(self, number: int) -> int:
+        """The sum over all processes of a number that each of them has."""
+        return int(self.accelerator.reduce(torch.tensor(number, device=self.args.device), "sum"))
+
     def report(self, seconds: float) -> TrainReport:
         record, spent = self.watch.record, max(self.watch.train_seconds, 1e-9)
         best, figure = record.best, self.watch.figure
         return TrainReport(
             steps=self.state.global_step,
             seconds=seconds,
-            examples_per_second=self.examples_seen / spent,
-            padding_share=self.padded / max(self.positions, 1),
+            examples_per_second=self._sum(self.examples_seen) / spent,
+            padding_share=self._sum(self.padded) / max(self._sum(self.positions), 1),
             best_metric=figure(best and best.value),
             best_step=self.state.global_step if best is None else best.step,
             losses=tuple(record.losses),

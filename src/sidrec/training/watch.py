@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from accelerate.utils import broadcast_object_list, reduce
 from torch import Tensor, nn
 from transformers import TrainerCallback
 
@@ -60,6 +61,7 @@ class StepWatch(TrainerCallback):
         self.validate, self.keeps_checkpoints = validate, keeps_checkpoints
         self.keeps_start = False
         """Whether the state before the first step is validated and kept like those after it."""
+        self.num_processes = batches.processes
         self.steps_per_epoch = ceil(len(batches.lengths) / batches.step_size)
         self.total = training.max_steps or ceil(training.max_epochs * self.steps_per_epoch)
         """Steps of the whole run, unless it stops early."""
@@ -114,22 +116,26 @@ class StepWatch(TrainerCallback):
             control.should_training_stop = True
         if last or control.should_training_stop:
             self.train_seconds += time.perf_counter() - self.resumed_at
-        elif self._is_save_due(args.world_size, due):
+        elif self._is_save_due(due):
             self._read_losses()
             control.should_save = True
             self.saved_at = time.perf_counter()
 
-    def _is_save_due(self, num_processes: int, validated: bool) -> bool:
+    def _is_save_due(self, validated: bool) -> bool:
         if not self.keeps_checkpoints:
             return False
         # Clocks of several processes differ, steps do not.
-        if num_processes > 1:
+        if self.num_processes > 1:
             return validated
         return time.perf_counter() - self.saved_at >= CHECKPOINT_SECONDS
 
     def _read_losses(self) -> None:
         """Fetch the losses of the last steps; stop at the first that is not finite."""
-        values = torch.stack(self.waiting).tolist() if self.waiting else []
+        values: list[float] = []
+        if self.waiting:
+            losses = torch.stack(self.waiting)
+            # A process has the loss of its share, scaled up; their mean is the loss of the step.
+            values = (reduce(losses, "mean") if self.num_processes > 1 else losses).tolist()
         first = self.step - len(values) + 1
         self.waiting = []
         for step, loss in enumerate(values, start=first):
@@ -153,7 +159,11 @@ class StepWatch(TrainerCallback):
         self.model.eval()
         with isolated_rng(), torch.no_grad():
             metrics = validate()
-        return self._sign * float(next(iter(metrics.values())))
+        figures = [float(next(iter(metrics.values())))]
+        if self.num_processes > 1:
+            # Others may differ in the last bits, and all must take the same decisions.
+            broadcast_object_list(figures)
+        return self._sign * figures[0]
 
     def figure(self, value: float | None) -> float | None:
         """What validation said, for a value of the record; None stays None."""
