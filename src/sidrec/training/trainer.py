@@ -205,7 +205,8 @@ class _Trainer(Trainer):
 
     def _sum(self, number: int) -> int:
         """The sum over all processes of a number that each of them has."""
-        return int(self.accelerator.reduce(torch.tensor(number, device=self.args.device), "sum"))
+        total: Any = self.accelerator.reduce(torch.tensor(number, device=self.args.device), "sum")
+        return int(total)
 
     def report(self, seconds: float) -> TrainReport:
         record, spent = self.watch.record, max(self.watch.train_seconds, 1e-9)

@@ -133,9 +133,11 @@ class StepWatch(TrainerCallback):
         """Fetch the losses of the last steps; stop at the first that is not finite."""
         values: list[float] = []
         if self.waiting:
-            losses = torch.stack(self.waiting)
-            # A process has the loss of its share, scaled up; their mean is the loss of the step.
-            values = (reduce(losses, "mean") if self.num_processes > 1 else losses).tolist()
+            losses: Any = torch.stack(self.waiting)
+            if self.num_processes > 1:
+                # A process has the loss of its share, scaled up; their mean is the loss of the step.
+                losses = reduce(losses, "mean")
+            values = losses.tolist()
         first = self.step - len(values) + 1
         self.waiting = []
         for step, loss in enumerate(values, start=first):
