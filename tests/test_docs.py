@@ -26,7 +26,7 @@ def commands() -> list[tuple[str, str]]:
     for page in PAGES:
         for block in re.findall(r"```bash\n(.*?)```", page.read_text(encoding="utf-8"), re.DOTALL):
             joined = block.replace("\\\n", " ")
-            lines = re.sub(r"^torchrun .* -m (?=sidrec )", "", joined, flags=re.MULTILINE).splitlines()
+            lines = re.sub(r"^torchrun .* -m (?:-- )?(?=sidrec )", "", joined, flags=re.MULTILINE).splitlines()
             found += [(page.name, line) for line in lines if line.startswith("sidrec ")]
     return found
 

@@ -18,6 +18,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, ValidationError
 from sidrec.errors import ConfigError, nearest
 from sidrec.progress import Progress, Silent
 from sidrec.registry import load_class
+from sidrec.team import ALONE, Team
 
 __all__ = [
     "Config",
@@ -63,7 +64,7 @@ class Part:
 
 @dataclass(frozen=True)
 class RunSettings:
-    """What a run decides and a method must not: seed, device, progress display, scratch folder."""
+    """What a run decides and a method must not: seed, device, progress display, scratch folder, processes."""
 
     seed: int = 0
     device: str = "auto"
@@ -72,6 +73,8 @@ class RunSettings:
     scratch: Path | None = None
     """Folder for files that let a killed run resume, left to its owner. With None a stage uses one inside the run and
     removes it after success; outside of stages nothing is kept."""
+    team: Team = ALONE
+    """This process among those that share the work."""
 
     def torch_device(self) -> str:
         """The device name to use, with `auto` resolved.

@@ -130,7 +130,7 @@ def test_counting_and_unfitted_recommenders_say_so():
         SASRec().log_probs(LONG, np.zeros((3, 1), int))
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", VARIANTS)
 @pytest.mark.parametrize("normalize", NORMALIZE)
 def test_scores_of_items_are_log_probabilities(kind, normalize):
     recommender = make(kind, normalize)

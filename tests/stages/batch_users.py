@@ -14,7 +14,7 @@ from tests.stages.fake_recommender import Cycle, save_dataset, save_recommender
 from sidrec.stages.layout import RunFolder
 from sidrec.stages.parts import Parts
 from sidrec.stages.recommend_users import BatchConfig, recommend_users
-from sidrec.stages.team import launched
+from sidrec.team import launched
 from sidrec.testing.toy import cycle_dataset
 
 NUM_ITEMS, NUM_USERS, SIZE = 24, 50, 8

@@ -12,11 +12,11 @@ import polars as pl
 import pytest
 from tests.stages.batch_users import SETTINGS, prepare
 
+from sidrec import team
 from sidrec.errors import ConfigError
-from sidrec.stages import team
 from sidrec.stages.parts import Parts
 from sidrec.stages.recommend_users import recommend_users
-from sidrec.stages.team import Team, TeamError, launched
+from sidrec.team import Team, TeamError, launched
 
 ROOT = Path(__file__).parents[2]
 

@@ -131,6 +131,16 @@ def test_without_validation_examples_the_last_state_is_kept(tmp_path: Path) -> N
     assert result.artifact.summary["report"]["best_metric"] is None
 
 
+def test_states_chosen_by_loss(folder: RunFolder) -> None:
+    settings = [*TINY, "training.select=loss", "training.validate_every=1", "training.average=2"]
+    report = train(folder, load_recipe("letter-tiger", settings), RUN).artifact.summary["report"]
+    assert 0 < report["best_metric"] < 10
+    assert report["average_metric"] > 0
+    plain = train(folder, load_recipe("letter-tiger", TINY), RUN).artifact.summary["report"]
+    assert plain["best_metric"] != report["best_metric"]
+    assert plain["average_metric"] is None
+
+
 def test_which_semantic_ids(folder: RunFolder) -> None:
     recipe = load_recipe("decoder", TINY)
     write_ids(folder, cycle_dataset(), "other", size=5)

@@ -128,6 +128,7 @@ def test_prefix_examples_by_hand():
     assert batch["attention_mask"].tolist() == [[1, 1, 1, 1, 1], [1, 1, 1, 0, 0], [1, 1, 1, 1, 1]]
     # targets: v[2] = item 1, u[1] = item 1, u[3] = item 3.
     assert batch["labels"].tolist() == [[3, 7, 1], [3, 7, 1], [4, 5, 1]]
+    assert batch["decoder_input_ids"].tolist() == [[0, 3, 7], [0, 3, 7], [0, 4, 5]]
 
 
 def sequence_examples(sequences, targets: Examples, max_items: int, items: ItemTokens = ITEMS) -> SequenceExamples:

@@ -1,3 +1,4 @@
+from dataclasses import dataclass
 from itertools import chain
 
 import numpy as np
@@ -5,7 +6,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sidrec.training.batches import LengthBuckets, padding_of
+from sidrec.training.batches import IDLE, BatchDataset, LengthBuckets, num_targets, padding_of
 from sidrec.training.objectives import IGNORE
 
 
@@ -18,6 +19,48 @@ def test_every_example_once_an_epoch(num, accumulation, piece, epoch):
     assert sorted(chain(*pieces)) == list(range(num))
     assert all(len(batch) == piece for batch in pieces[: num // (accumulation * piece) * accumulation])
     assert pieces == list(buckets)
+
+
+@given(
+    num=st.integers(0, 200),
+    accumulation=st.integers(1, 3),
+    piece=st.integers(1, 5),
+    processes=st.integers(1, 4),
+)
+def test_processes_share_every_step_of_one(num, accumulation, piece, processes):
+    """Step by step they have the examples of a process alone, each once, in the same number of pieces."""
+    lengths, size = np.arange(num) % 11, accumulation * piece * processes
+    shares = [list(LengthBuckets(lengths, size, piece, 4, process, processes)) for process in range(processes)]
+    steps = LengthBuckets(lengths, size, size, seed=4).batches()
+    assert {len(share) for share in shares} == {len(LengthBuckets(lengths, size, piece, 4, 0, processes))}
+    for step, examples in enumerate(batch for batch in steps if len(batch)):
+        mine = [share[step * accumulation : (step + 1) * accumulation] for share in shares]
+        assert sorted(chain(*chain(*mine))) == sorted(examples.tolist())
+        assert all(len(batch) <= piece for batch in chain(*mine))
+
+
+@dataclass
+class Doubled:
+    """Examples whose content is twice their position."""
+
+    lengths: np.ndarray
+
+    def __len__(self):
+        return len(self.lengths)
+
+    def collate(self, positions):
+        return {"labels": torch.from_numpy(positions * 2)[:, None]}
+
+
+def test_a_process_without_an_example_takes_part_and_counts_nothing():
+    data = BatchDataset(Doubled(np.ones(5)))
+    busy, idle = data.__getitems__([3, 4]), data.__getitems__([])
+    assert (busy["labels"].tolist(), num_targets(busy)) == ([[6], [8]], 2)
+    assert IDLE not in busy
+    assert bool(idle[IDLE])
+    assert num_targets(idle) == 0
+    assert num_targets({"labels": torch.tensor([[1, IGNORE]])}) == 1
+    assert num_targets({"x": torch.ones(3)}) == 3
 
 
 def test_order_depends_on_seed_and_epoch():

@@ -220,6 +220,49 @@ def test_keeps_the_best_state_and_stops_early():
     assert torch.equal(weights(model), seen[1])
 
 
+def test_by_loss_the_lowest_figure_is_the_best():
+    model, seen, values = toy(), [], iter([0.9, 0.3, 0.5, 0.3, 0.4])
+
+    def validate():
+        seen.append(weights(model).clone())
+        return {"loss": next(values)}
+
+    config = CONFIG.model_copy(update={"validate_every": 2, "patience": 3, "select": "loss"})
+    report = train_model(model, Ragged.draw(), config, RunSettings(device="cpu"), validate=validate)
+    assert (report.steps, report.best_metric, report.best_step, report.trained_metric) == (10, 0.3, 4, 0.3)
+    assert torch.equal(weights(model), seen[1])
+
+
+@pytest.mark.parametrize(("value", "is_kept"), [(0.29, True), (0.31, False)])
+def test_by_loss_a_mean_must_not_be_higher(value, is_kept):
+    model, values = toy(), iter([0.3, 0.5, 0.4, value])
+    config = TrainingConfig(max_steps=3, batch_size=16, validate_every=1, select="loss", average=2)
+    report = train_model(
+        model, Ragged.draw(), config, RunSettings(device="cpu"), validate=lambda: {"loss": next(values)}
+    )
+    assert (report.best_metric, report.average_metric, report.averaged) == (0.3, value, 2 * is_kept)
+    assert report.trained_metric == min(0.3, value)
+
+
+def test_a_checkpoint_of_another_objective_is_not_used(tmp_path, monkeypatch):
+    """The loss decides the result, so the digest of the start knows it by its fields."""
+
+    @dataclass(frozen=True)
+    class Times:
+        factor: float
+
+        def __call__(self, model, batch):
+            return model(**batch).loss ** self.factor
+
+    monkeypatch.setattr(watch, "CHECKPOINT_SECONDS", 0.0)
+    run = RunSettings(device="cpu", scratch=tmp_path)
+    train_model(toy(), Ragged.draw(), CONFIG, run, loss=Times(1.0))
+    mixed, fresh = toy(), toy()
+    train_model(mixed, Ragged.draw(), CONFIG, run, loss=Times(2.0))
+    train_model(fresh, Ragged.draw(), CONFIG, RunSettings(device="cpu"), loss=Times(2.0))
+    assert torch.equal(weights(mixed), weights(fresh))
+
+
 def test_validation_does_not_change_training():
     plain, watched = toy(), toy()
     train_model(plain, Ragged.draw(), CONFIG, RunSettings(device="cpu"))

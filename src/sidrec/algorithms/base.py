@@ -2,6 +2,7 @@
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
+from typing import Literal
 
 from pydantic import Field
 
@@ -37,6 +38,8 @@ class TuningConfig(TrainingConfig):
     """Optimizer and schedule."""
     validate_users: int = Field(default=0, ge=0)
     """Validation users scored before the first step and at each validation, drawn once; 0 means all."""
+    select: Literal["metric"] = "metric"  # type: ignore[assignment]  # narrows the base's field
+    """Tuning is kept for what it does to the primary metric."""
 
 
 class AlgorithmConfig(Config):

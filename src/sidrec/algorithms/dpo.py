@@ -107,7 +107,7 @@ class DPO(Algorithm):
             "without_rejected": pairs.num_dropped,
             "reference_accuracy": examples.reference_accuracy,
         }
-        return TuneReport(report, report.start_metric is not None and not report.best_step, figures)
+        return TuneReport(report, report.kept_start, figures)
 
     @property
     def _source(self) -> PairSource:

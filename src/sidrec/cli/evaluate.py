@@ -33,12 +33,15 @@ def evaluate(
     """Score a recommender. Settings are fields of the protocol: k=[5,10], exclude_seen=false, ….
 
     Without settings, the rules of its last evaluation hold, or the defaults where there is none.
+    'torchrun … -m -- sidrec evaluate …' shares the users among processes.
     """
-    with run_settings(seed, device, threads) as run:
+    with run_settings(seed, device, threads, together=True) as run:
         from sidrec.stages.evaluate import evaluate as stage
         from sidrec.stages.recipe import protocol_for
 
         result = stage(path, split.value, protocol_for(path, split.value, settings or []), run, force=force)
+    if not run.team.leads:
+        return
     if as_json:
         print_json(stage_json("evaluate", result))
         return

@@ -76,7 +76,7 @@ def recommend(
     with run_settings(device=device, threads=threads) as run:
         if source is not None and target is not None:
             from sidrec.stages.recommend_users import BatchConfig, recommend_users
-            from sidrec.stages.team import launched
+            from sidrec.team import launched
 
             columns = {"user_column": user_column, "items_column": items_column}
             settings = BatchConfig(

@@ -7,7 +7,7 @@ import os
 import sys
 import warnings
 from collections.abc import Generator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -33,22 +33,28 @@ def quiet_libraries() -> None:
 
 
 @contextmanager
-def run_settings(seed: int = 0, device: str = "auto", threads: int = 0) -> Generator["RunSettings"]:
+def run_settings(
+    seed: int = 0, device: str = "auto", threads: int = 0, *, together: bool = False
+) -> Generator["RunSettings"]:
     """The settings of this run, with progress shown on stderr as long as the block lasts.
 
     Args:
         seed: of everything that is drawn.
         device: `auto`, `cpu`, `cuda`, ….
         threads: CPU threads; 0 leaves the choice to the libraries.
+        together: share the work with the other processes that `torchrun` started; the first one shows progress.
     """
     if threads:
         _limit_threads(threads)
     from sidrec.cli.interrupts import listening
     from sidrec.cli.progress import open_progress
     from sidrec.config import RunSettings
+    from sidrec.progress import Silent
+    from sidrec.team import ALONE, launched
 
-    with open_progress(sys.stderr) as display, listening(display) as progress:
-        yield RunSettings(seed=seed, device=device, progress=progress)
+    processes = launched() if together else nullcontext(ALONE)
+    with open_progress(sys.stderr) as display, listening(display) as progress, processes as team:
+        yield RunSettings(seed=seed, device=device, progress=progress if team.leads else Silent(), team=team)
 
 
 def _limit_threads(threads: int) -> None:

@@ -28,8 +28,11 @@ def train(
     force: Force = False,
     as_json: Json = False,
 ) -> None:
-    """Train a recipe's recommender on what stands in the run."""
-    with run_settings(seed, device, threads) as settings_of_run:
+    """Train a recipe's recommender on what stands in the run.
+
+    'torchrun … -m -- sidrec train …' shares every batch among processes.
+    """
+    with run_settings(seed, device, threads, together=True) as settings_of_run:
         from sidrec.stages.layout import RunFolder
         from sidrec.stages.recipe import load_recipe
         from sidrec.stages.train import train as stage
@@ -44,7 +47,8 @@ def train(
             tokenizer=tokenizer,
             embeddings=embeddings,
         )
-    print_outcome("train", result, as_json=as_json)
+    if settings_of_run.team.leads:
+        print_outcome("train", result, as_json=as_json)
 
 
 def add_to(app: typer.Typer) -> None:

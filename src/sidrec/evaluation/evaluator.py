@@ -25,7 +25,7 @@ from sidrec.recommenders.base import Recommender
 from sidrec.tokenizers.semantic_ids import SemanticIds
 from sidrec.types import BoolArray, FloatArray, IntArray
 
-__all__ = ["Evaluation", "draw_examples", "evaluate", "item_figures", "score"]
+__all__ = ["Evaluation", "draw_examples", "evaluate", "item_figures", "rank_together", "score"]
 
 
 @dataclass(frozen=True)
@@ -122,7 +122,7 @@ def evaluate(
         dataset: the dataset.
         part: `valid` or `test`.
         protocol: the rules.
-        run: seed, device and progress.
+        run: seed, device and progress; with a team, every process ranks its share and gets the whole evaluation.
         examples: positions of the examples to score; None draws them as the protocol says.
         allowed: bool[N], items that may be recommended; None means all.
 
@@ -143,14 +143,14 @@ def evaluate(
         search=protocol.search,
     )
     start = time.perf_counter()
-    recommended = recommender.rank(histories, request, run)
+    recommended = rank_together(recommender, histories, request, run)
     seconds = time.perf_counter() - start
     ids, k, places = recommender.semantic_ids, max(protocol.k), None
     if ids is None and protocol.ties == "expected":
         quiet = replace(run, progress=Silent())
 
         def rank(users: Histories, width: int) -> Recommendations:
-            return recommender.rank(users, replace(request, k=width), quiet)
+            return rank_together(recommender, users, replace(request, k=width), quiet)
 
         places = close_ties(rank, histories, targets, recommended, k, len(dataset.catalog), run.progress)
     table, ranks = score(recommended, targets, protocol, ids, places)
@@ -162,6 +162,24 @@ def evaluate(
         tuples, _ = collapse(recommended.rows, recommended.scores, ids.group_of)
         figures["sid_short"] = float(((tuples >= 0).sum(axis=1) < k).mean())
     return Evaluation(examples, recommended, targets, table, ranks, figures, seconds, recommender.search_for(request))
+
+
+def rank_together(
+    recommender: Recommender, histories: Histories, request: Request, run: RunSettings
+) -> Recommendations:
+    """The lists of all users, in every process: each ranks its share, every user once.
+
+    Arguments and errors are those of `Recommender.rank`; `run.team` says who shares the work.
+    """
+    team = run.team
+    if team.size == 1:
+        return recommender.rank(histories, request, run)
+    shares = [np.arange(rank, len(histories), team.size) for rank in range(team.size)]
+    mine = shares[team.rank]
+    found = recommender.rank(histories.take(mine), request, run) if len(mine) else None
+    parts = [part for part in team.gathered(found) if part is not None]
+    together, order = Recommendations.concatenate(parts), np.argsort(np.concatenate(shares))
+    return Recommendations(together.rows[order], together.scores[order], together.exact[order])
 
 
 def item_figures(recommended: Recommendations, counts: IntArray, protocol: Protocol) -> dict[str, float]:

@@ -12,7 +12,7 @@ import numpy as np
 from sidrec.artifact import open_artifact
 from sidrec.config import Config, Part, RunSettings, parse
 from sidrec.data.catalog import Catalog
-from sidrec.data.dataset import Dataset
+from sidrec.data.dataset import Dataset, Examples
 from sidrec.data.sequences import Histories
 from sidrec.decoding.recommendations import BeamConfig, Recommendations, Request
 from sidrec.embeddings.base import ItemEmbeddings
@@ -33,7 +33,8 @@ SCORES_AT_ONCE = 2**22
 """Scores of all items of a batch of users that `score_items` lets a recommender compute at once."""
 
 Validate = Callable[["Recommender"], dict[str, float]]
-"""Scores a recommender on validation users: metric name → value, the primary metric first."""
+"""Scores a recommender on validation users: name → value. The first is that by which states are chosen: the primary
+metric, or with `training.select` "loss" the loss."""
 
 
 class RecommenderConfig(Config):
@@ -118,7 +119,7 @@ class Recommender(Part, ABC):
             run: seed, device, progress, scratch.
             semantic_ids: codes of the items; those that need none pass them over.
             item_embeddings: vectors of the items; those that need none pass them over.
-            validate: scores the recommender as it is now; higher is better.
+            validate: scores the recommender as it is now.
             members: trained recommenders by name; those that are made of none pass them over.
         """
 
@@ -227,6 +228,25 @@ class Recommender(Part, ABC):
                 users = by_length[start : start + size]
                 out_UM[users] = self.log_probs(histories.take(users), rows_UM[users]).float().cpu().numpy()
         return out_UM
+
+    def mean_loss(self, dataset: Dataset, pairs: Examples, run: RunSettings) -> float:
+        """Mean of the training objective over targets, without dropout; lower is better.
+
+        Inputs, labels and objective are those of training, a temperature included.
+
+        Args:
+            dataset: of this recommender's catalogue.
+            pairs: which (user, cut) are asked about; at least one.
+            run: seed, of negatives that are drawn, and device.
+
+        Raises:
+            DataError: this kind learns by counting, or was neither fitted nor loaded.
+        """
+        del dataset, pairs, run
+        raise DataError(
+            f"a recommender of kind '{self.config.kind}' has no loss",
+            expected="one that learns by gradients, such as 'sasrec' or 'tiger'",
+        )
 
     @property
     def max_ties(self) -> int:

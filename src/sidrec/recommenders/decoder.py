@@ -10,7 +10,7 @@ from typing import Any, Literal, Self
 from pydantic import Field, model_validator
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedModel
 
-from sidrec.data.dataset import Dataset
+from sidrec.data.dataset import Dataset, Examples
 from sidrec.data.sequences import Histories
 from sidrec.decoding.recommendations import Normalize
 from sidrec.decoding.scorer import SidScorer
@@ -75,9 +75,9 @@ class Decoder(GenerativeRecommender):
             )
         )
 
-    def examples(self, dataset: Dataset) -> TrainingExamples:
-        """One example a window of a user's history, with all training targets in it."""
-        windows = Windows.of(dataset.sequences, dataset.split.train, self.config.max_history)
+    def examples(self, dataset: Dataset, pairs: Examples) -> TrainingExamples:
+        """One example a window of a user's history, with all targets in it."""
+        windows = Windows.of(dataset.sequences, pairs, self.config.max_history)
         return SequenceExamples(windows, self.item_tokens, self.config.augmentation)
 
     def prompts(self, histories: Histories) -> Prompts:

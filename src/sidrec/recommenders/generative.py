@@ -18,7 +18,7 @@ from transformers import PreTrainedModel
 
 from sidrec.config import RunSettings
 from sidrec.data.catalog import Catalog
-from sidrec.data.dataset import Dataset
+from sidrec.data.dataset import Dataset, Examples
 from sidrec.data.sequences import Histories
 from sidrec.decoding.batching import in_batches
 from sidrec.decoding.beam import beam_search
@@ -38,6 +38,7 @@ from sidrec.tasks.augmentation import Augmentation
 from sidrec.tasks.next_item import ItemTokens, Prompts
 from sidrec.tokenizers.semantic_ids import SemanticIds
 from sidrec.tokenizers.vocabulary import CodeVocabulary
+from sidrec.training.batch_loss import TokenLoss, mean_loss
 from sidrec.training.batches import TrainingExamples
 from sidrec.training.config import TrainingConfig, TrainReport
 from sidrec.training.isolation import isolated_rng
@@ -59,6 +60,11 @@ class GenerativeConfig(RecommenderConfig):
     """Probability with which training leaves an item of a history out, drawn anew in every epoch; one always stays."""
     subsequences: bool = False
     """Whether training begins each history at an item drawn anew in every epoch, all of them equally likely."""
+    temperature: float = Field(default=1.0, gt=0)
+    """τ of the training objective, the cross-entropy of logits / τ (LETTER's ranking-guided generation loss). Below 1,
+    wrong codes that come close to the right one weigh more. Recommending does not divide by it."""
+    label_smoothing: float = Field(default=0.0, ge=0, lt=1)
+    """Share of each target that training spreads evenly over the vocabulary."""
     search: BeamConfig = BeamConfig()
     """How items are searched when it recommends."""
 
@@ -83,8 +89,8 @@ class GenerativeRecommender(Recommender):
         """A model with random weights, drawn from torch's global random state."""
 
     @abstractmethod
-    def examples(self, dataset: Dataset) -> TrainingExamples:
-        """The training examples of a dataset."""
+    def examples(self, dataset: Dataset, pairs: Examples) -> TrainingExamples:
+        """What is learnt of a dataset's (user, cut) pairs, in training and where a validation loss is asked for."""
 
     @abstractmethod
     def prompts(self, histories: Histories) -> Prompts:
@@ -210,7 +216,18 @@ class GenerativeRecommender(Recommender):
         with isolated_rng(torch_seed(run.seed, "weights", self.config.kind)):
             self.model = self.new_model(self.vocabulary)
         score = None if validate is None else lambda: validate(self)
-        return train_model(self.model, self.examples(dataset), training, run, validate=score)
+        examples = self.examples(dataset, dataset.split.train)
+        return train_model(self.model, examples, training, run, validate=score, loss=self.loss)
+
+    @property
+    def loss(self) -> TokenLoss:
+        """The training objective."""
+        return TokenLoss(self.config.temperature, self.config.label_smoothing)
+
+    def mean_loss(self, dataset: Dataset, pairs: Examples, run: RunSettings) -> float:
+        """Mean of the training objective over codes of targets; arguments are those of `Recommender.mean_loss`."""
+        with self.evaluating(run) as model:
+            return mean_loss(model, self.examples(dataset, pairs), run, self.loss)
 
     def search_for(self, request: Request) -> BeamConfig:
         """The request's search, else the recommender's own, with at least as many beams as items asked for."""

@@ -11,7 +11,7 @@ from pydantic import Field, model_validator
 from torch import Tensor
 
 from sidrec.config import RunSettings
-from sidrec.data.dataset import Dataset
+from sidrec.data.dataset import Dataset, Examples
 from sidrec.data.sequences import Histories
 from sidrec.decoding.recommendations import Recommendations, Request
 from sidrec.embeddings.base import ItemEmbeddings
@@ -23,6 +23,7 @@ from sidrec.recommenders.scored import rank_scores
 from sidrec.tasks.item_tokenizer import item_tokenizer
 from sidrec.tasks.windows import Windows
 from sidrec.tokenizers.semantic_ids import SemanticIds
+from sidrec.training.batch_loss import mean_loss
 from sidrec.training.config import TrainingConfig, TrainReport
 from sidrec.training.freezing import FrozenRows
 from sidrec.training.isolation import isolated_rng
@@ -147,8 +148,7 @@ class SASRec(Recommender):
             self.model = SASRecModel(SASRecModelConfig(num_items=len(dataset.catalog), **sizes))
         counts = dataset.training_counts()
         self.model.popularity.copy_(torch.from_numpy(np.log1p(counts)))
-        windows = Windows.of(dataset.sequences, dataset.split.train, self.config.max_history)
-        examples = SASRecExamples(windows)
+        examples = self._examples(dataset, dataset.split.train)
         check = None if validate is None else lambda: validate(self)
         earlier: tuple[TrainReport, ...] = ()
         if table is not None:
@@ -159,6 +159,14 @@ class SASRec(Recommender):
                 report = train_stage("frozen", self.model, examples, first, run, validate=check, frozen=frozen)
                 earlier = (report,)
         return replace(train_model(self.model, examples, training, run, validate=check), earlier=earlier)
+
+    def _examples(self, dataset: Dataset, pairs: Examples) -> SASRecExamples:
+        return SASRecExamples(Windows.of(dataset.sequences, pairs, self.config.max_history))
+
+    def mean_loss(self, dataset: Dataset, pairs: Examples, run: RunSettings) -> float:
+        """Mean of the objective over targets; arguments are those of `Recommender.mean_loss`."""
+        with self.evaluating(run) as model:
+            return mean_loss(model, self._examples(dataset, pairs), run)
 
     def save_weights(self, directory: Path) -> None:
         """Write the weights as a Hugging Face directory, with a tokenizer whose tokens are the rows of the table."""

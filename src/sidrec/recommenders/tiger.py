@@ -10,7 +10,7 @@ from typing import Any, Literal
 from pydantic import Field
 from transformers import AutoModelForSeq2SeqLM, PreTrainedModel, T5Config, T5ForConditionalGeneration
 
-from sidrec.data.dataset import Dataset
+from sidrec.data.dataset import Dataset, Examples
 from sidrec.data.sequences import Histories
 from sidrec.decoding.recommendations import Normalize
 from sidrec.decoding.scorer import SidScorer
@@ -78,12 +78,10 @@ class Tiger(GenerativeRecommender):
         """Whether the encoder reads one vector an item."""
         return self.config.item_inputs == "sum"
 
-    def examples(self, dataset: Dataset) -> TrainingExamples:
-        """One example a training target."""
+    def examples(self, dataset: Dataset, pairs: Examples) -> TrainingExamples:
+        """One example a target."""
         config = self.config
-        return PrefixExamples(
-            dataset.sequences, dataset.split.train, self.item_tokens, config.max_history, config.augmentation
-        )
+        return PrefixExamples(dataset.sequences, pairs, self.item_tokens, config.max_history, config.augmentation)
 
     def prompts(self, histories: Histories) -> Prompts:
         """Codes of the newest items, then the end token."""

@@ -14,7 +14,7 @@ from sidrec.config import Config, RunSettings, build, slot
 from sidrec.data.dataset import Dataset
 from sidrec.embeddings.base import Embedder, ItemEmbeddings, unit_length
 from sidrec.evaluation.protocol import Protocol
-from sidrec.evaluation.validation import validator
+from sidrec.evaluation.validation import validation
 from sidrec.recommenders.base import Recommender, RecommenderConfig
 from sidrec.recommenders.sasrec import SASRec
 from sidrec.training.config import TrainingConfig
@@ -46,9 +46,7 @@ class CollaborativeVectors(Embedder):
         """
         config: CollaborativeVectors.Config = self.config
         recommender: Recommender = build("recommender", config.recommender)
-        validate = None
-        if len(dataset.examples("valid")):
-            validate = validator(dataset, Protocol(k=(10,)), config.training.validate_users, run)
+        validate = validation(dataset, Protocol(k=(10,)), config.training, run)
         recommender.fit(dataset, config.training, run, validate=validate)
         vectors = np.ascontiguousarray(recommender.item_vectors(), np.float32)
         if config.normalize:

@@ -42,7 +42,7 @@ def evaluate(
         recommender: `RUN/recommenders/NAME`.
         part: which targets are scored.
         protocol: the rules.
-        run: seed, device, progress.
+        run: seed, device, progress; with a team, every process ranks its share of the users.
         force: do it even if the same evaluation stands already.
 
     Raises:
@@ -68,6 +68,7 @@ def evaluate(
         parents=parents,
         write=write,
         force=force,
+        team=run.team,
     )
 
 

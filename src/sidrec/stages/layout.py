@@ -5,6 +5,7 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import TypedDict
 
 from sidrec.artifact import (
@@ -18,6 +19,7 @@ from sidrec.artifact import (
     open_artifact,
 )
 from sidrec.errors import ArtifactError, ConfigError, DataError
+from sidrec.team import ALONE, Team
 from sidrec.types import Json
 
 __all__ = ["Request", "RunFolder", "StageResult", "check_dataset", "make_artifact", "name_for", "own_name"]
@@ -179,8 +181,11 @@ def make_artifact(
     parents: Mapping[str, Artifact | str],
     write: Callable[[ArtifactWriter], None],
     force: bool = False,
+    team: Team = ALONE,
 ) -> StageResult:
     """Make an artefact unless one from the same request stands already.
+
+    Where several processes share the work, the first one decides, and what the others write is thrown away.
 
     Args:
         path: where it belongs.
@@ -190,8 +195,20 @@ def make_artifact(
         parents: role → what it is made from.
         write: fills the directory.
         force: make it even if it is up to date.
+        team: this process among those that all make this artefact.
+
+    Raises:
+        ArtifactError: something else stands there, or it cannot be written.
+        TeamError: another process has ended.
     """
     start = time.perf_counter()
+    if not team.leads:
+        (is_needed,) = team.told([0])
+        if is_needed:
+            with TemporaryDirectory() as aside:
+                write(ArtifactWriter(Path(aside)))
+        team.meet()
+        return StageResult(open_artifact(path, kind), not is_needed, time.perf_counter() - start)
     check_replaceable(path, kind)
     if not force:
         try:
@@ -199,7 +216,11 @@ def make_artifact(
         except ArtifactError:
             found = None
         if found is not None and found.fingerprint == fingerprint(kind, config, seed, parents):
+            team.told([0])
+            team.meet()
             return StageResult(found, True, time.perf_counter() - start)
+    team.told([1])
     with create(path, kind=kind, config=config, seed=seed, parents=parents) as writer:
         write(writer)
+    team.meet()
     return StageResult(open_artifact(path, kind), False, time.perf_counter() - start)

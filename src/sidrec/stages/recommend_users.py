@@ -30,7 +30,7 @@ from sidrec.progress import Advance, Silent
 from sidrec.recommenders.base import Recommender
 from sidrec.stages.parts import SKIPPED, Parts, check_free, check_place, finished
 from sidrec.stages.recommend import load_recommender, read_item_ids
-from sidrec.stages.team import Team
+from sidrec.team import ALONE, Team
 from sidrec.types import IntArray, Json
 from sidrec.version import __version__
 
@@ -60,7 +60,7 @@ class BatchConfig(Config):
     """Users read, ranked and committed at once: what a killed run may lose, and what is held in memory."""
 
 
-DEFAULTS, ALONE = BatchConfig(), Team()
+DEFAULTS = BatchConfig()
 
 
 @dataclass(frozen=True)

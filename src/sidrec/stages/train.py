@@ -13,7 +13,7 @@ from sidrec.data.dataset import Dataset
 from sidrec.embeddings.base import ItemEmbeddings
 from sidrec.errors import ArtifactError, ConfigError, nearest
 from sidrec.evaluation.protocol import Protocol
-from sidrec.evaluation.validation import validator
+from sidrec.evaluation.validation import validation
 from sidrec.recommenders.base import Recommender
 from sidrec.stages.layout import Request, RunFolder, StageResult, check_dataset, make_artifact, name_for
 from sidrec.stages.recipe import Recipe
@@ -44,7 +44,8 @@ def train(
     Args:
         folder: the run.
         recipe: recommender, training and evaluation settings.
-        run: seed, device, progress; its scratch folder, if it has one, is left to the caller.
+        run: seed, device, progress; its scratch folder, if it has one, is left to the caller. With a team, every
+            process trains on its share of each batch.
         name: what the recommender is called; None takes its kind.
         force: train even if the same recommender stands already.
         tokenizer: name of the semantic IDs in the run; None takes the only ones there are.
@@ -70,8 +71,8 @@ def train(
     def write(writer: ArtifactWriter) -> None:
         _fit(recommender, recipe.training, selection, parents, replace(run, scratch=scratch), writer)
 
-    result = make_artifact(folder.recommender(name), **request, write=write, force=force)
-    if run.scratch is None:
+    result = make_artifact(folder.recommender(name), **request, write=write, force=force, team=run.team)
+    if run.scratch is None and run.team.leads:
         _remove_scratch(folder, name)
     return result
 
@@ -174,8 +175,7 @@ def _fit(
     dataset = Dataset.load(paths["dataset"])
     ids = load_semantic_ids(paths["tokenizer"]) if "tokenizer" in paths else None
     vectors = ItemEmbeddings.load(paths["embeddings"]) if "embeddings" in paths else None
-    has_valid = len(dataset.examples("valid")) > 0
-    validate = validator(dataset, selection, training.validate_users, run) if has_valid else None
+    validate = validation(dataset, selection, training, run)
     members = {name: artifacts[_member(name)] for name in recommender.member_names}
     start = time.perf_counter()
     needed: dict[str, Any] = {} if vectors is None else {"item_embeddings": vectors}

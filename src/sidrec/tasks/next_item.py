@@ -146,7 +146,10 @@ class PrefixExamples:
         return self.augmentation.num_kept(kept) * self.items.span + 1 + (self.items.num_users > 0)
 
     def collate(self, positions: IntArray) -> dict[str, Tensor]:
-        """The examples at `positions` as `input_ids`, `attention_mask` and `labels` (codes, end token)."""
+        """The examples at `positions` as `input_ids`, `attention_mask`, `decoder_input_ids` and `labels`.
+
+        Labels are codes and the end token; before each of them the decoder has read padding and the codes so far.
+        """
         users, cuts = self.examples.users[positions], self.examples.cuts[positions]
         histories = self.sequences.before(users, cuts, self.max_items)
         if self.augmentation.is_on:
@@ -154,9 +157,11 @@ class PrefixExamples:
         prompts = self.items.prompts(histories, end=True)
         targets_BL = self.items.table_NL[self.sequences.targets(users, cuts)]
         labels = np.pad(targets_BL, ((0, 0), (0, 1)), constant_values=self.items.eos)
+        begun = np.pad(targets_BL, ((0, 0), (1, 0)), constant_values=self.items.pad)
         return {
             "input_ids": prompts.tokens_BT,
             "attention_mask": prompts.mask_BT,
+            "decoder_input_ids": torch.from_numpy(begun.astype(np.int64)),
             "labels": torch.from_numpy(labels.astype(np.int64)),
         }
 

@@ -4,7 +4,7 @@ Leaves out what an example is: `TrainingExamples.collate` turns positions into t
 """
 
 from collections.abc import Callable, Iterator
-from typing import Protocol, runtime_checkable
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 import torch
@@ -14,10 +14,22 @@ from sidrec.random import generator
 from sidrec.training.objectives import IGNORE
 from sidrec.types import IntArray
 
-__all__ = ["BatchDataset", "LengthBuckets", "RedrawnExamples", "TrainingExamples", "padding_of"]
+__all__ = [
+    "IDLE",
+    "BatchDataset",
+    "LengthBuckets",
+    "RedrawnExamples",
+    "TrainingExamples",
+    "num_targets",
+    "padding_of",
+]
 
 MEGA_BATCHES = 50
 """Batches among which examples are sorted by length: enough for little padding, few enough for a random mix."""
+
+
+IDLE = "idle"
+"""Marks the batch of a process for which a step has no example left; it takes part and counts nothing."""
 
 
 class TrainingExamples(Protocol):
@@ -58,13 +70,15 @@ class LengthBuckets(Sampler[list[int]]):
     Examples are shuffled, cut into groups of about 50 batches, sorted by length inside each group, cut
     into batches, and the batches are shuffled. The last, smaller batch is a random remainder. With
     accumulation the pieces of one optimizer step follow each other, so that a step sees the same examples
-    however it is cut.
+    however it is cut, among several processes too: each has its share of every piece of a step.
 
     Args:
         lengths: int[P], length of each example.
         batch_size: examples in one optimizer step.
-        piece: examples in one forward pass; divides `batch_size`.
+        piece: examples in one forward pass of one process; with `processes` it divides `batch_size`.
         seed: of the run.
+        process: number of this process, from 0.
+        processes: how many share every step.
         lengths_in: epoch → int[P], lengths of the examples in it, where they differ between epochs.
     """
 
@@ -74,22 +88,26 @@ class LengthBuckets(Sampler[list[int]]):
         batch_size: int,
         piece: int,
         seed: int,
+        process: int = 0,
+        processes: int = 1,
         lengths_in: Callable[[int], IntArray] | None = None,
     ) -> None:
         self.lengths, self.step_size, self.batch_size, self.seed = np.asarray(lengths), batch_size, piece, seed
-        self.lengths_in = lengths_in
+        self.process, self.processes, self.lengths_in = process, processes, lengths_in
         self.drop_last = False
         self.epoch = 0
         """The epoch whose order `__iter__` gives; set before each epoch."""
 
     def __len__(self) -> int:
         whole, rest = divmod(len(self.lengths), self.step_size)
-        return whole * (self.step_size // self.batch_size) + -(-rest // self.batch_size)
+        together = self.batch_size * self.processes
+        return whole * (self.step_size // together) + -(-rest // together)
 
     def __iter__(self) -> Iterator[list[int]]:
         for batch in self.batches():
-            for start in range(0, len(batch), self.batch_size):
-                yield batch[start : start + self.batch_size].tolist()
+            together = self.batch_size * self.processes
+            for start in range(0, len(batch), together):
+                yield np.array_split(batch[start : start + together], self.processes)[self.process].tolist()
 
     def batches(self) -> list[IntArray]:
         """The examples of each optimizer step of the epoch, int64[B] each."""
@@ -111,15 +129,19 @@ class BatchDataset(Dataset[dict[str, torch.Tensor]]):
     Args:
         examples: P of them.
         batch_size: examples in one optimizer step.
-        piece: examples in one forward pass.
+        piece: examples in one forward pass of one process.
         seed: of the run.
+        process: number of this process, from 0.
+        processes: how many share every step.
     """
 
-    def __init__(self, examples: TrainingExamples, batch_size: int, piece: int, seed: int) -> None:
+    def __init__(
+        self, examples: TrainingExamples, batch_size: int, piece: int, seed: int, process: int = 0, processes: int = 1
+    ) -> None:
         self.examples, self.seed = examples, seed
         redrawn = isinstance(examples, RedrawnExamples)
         lengths_in = (lambda epoch: self.in_epoch(epoch).lengths) if redrawn else None
-        self.batches = LengthBuckets(examples.lengths, batch_size, piece, seed, lengths_in)
+        self.batches = LengthBuckets(examples.lengths, batch_size, piece, seed, process, processes, lengths_in)
         """Which examples share a batch, in the epoch that is set there."""
 
     def __len__(self) -> int:
@@ -131,8 +153,16 @@ class BatchDataset(Dataset[dict[str, torch.Tensor]]):
         return examples.in_epoch(self.seed, epoch) if isinstance(examples, RedrawnExamples) else examples
 
     def __getitems__(self, positions: list[int]) -> dict[str, torch.Tensor]:
-        """The collated batch of these examples."""
-        return self.in_epoch(self.batches.epoch).collate(np.asarray(positions, dtype=np.int64))
+        """The collated batch of these examples; for none, an example marked as idle."""
+        batch = self.in_epoch(self.batches.epoch).collate(np.asarray(positions or [0], dtype=np.int64))
+        return batch if positions else {**batch, IDLE: torch.tensor(True)}
+
+
+def num_targets(batch: dict[str, Any]) -> Any:
+    """Number of targets in a batch, a tensor or an int: its labels, or its examples where it has none; none if idle."""
+    if IDLE in batch:
+        return 0
+    return (batch["labels"] != IGNORE).sum() if "labels" in batch else len(next(iter(batch.values())))
 
 
 def padding_of(batch: dict[str, torch.Tensor]) -> tuple[int, int]:

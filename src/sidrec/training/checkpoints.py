@@ -26,12 +26,21 @@ START = "start.json"
 
 
 def start_digest(
-    model: nn.Module, examples: Any, training: Config, run: RunSettings, frozen: FrozenRows | None = None
+    model: nn.Module,
+    examples: Any,
+    training: Config,
+    run: RunSettings,
+    frozen: FrozenRows | None = None,
+    loss: object | None = None,
 ) -> str:
-    """Hash of what decides a training: first weights, their config, examples (or vectors), settings, seed, frozen."""
+    """Hash of what decides a training: first weights, their config, examples (or vectors), settings, seed, frozen rows.
+
+    So does the loss, if one is given: a dataclass, which counts by its fields.
+    """
     config = model.config.to_dict() if isinstance(model, PreTrainedModel) else None
     parts = [model.state_dict(), config, examples, training.model_dump(mode="json"), run.seed]
     parts += [] if frozen is None else [frozen.rows_N]
+    parts += [] if loss is None else [loss]
     return digest_of([_contents(part) for part in parts])
 
 

@@ -46,7 +46,16 @@ class TrainingConfig(Config):
     validate_users: int = Field(default=2000, ge=0)
     """Validation users scored at each validation, drawn once; 0 means all."""
     patience: int = Field(default=5, ge=0)
-    """Validations without a better primary metric before training stops; 0 never stops early."""
+    """Validations without a better state before training stops; 0 never stops early."""
+    select: Literal["metric", "loss"] = "metric"
+    """How states are chosen on validation users: by the evaluation's primary metric, or by the loss of the training
+    objective on their validation targets, without dropout (as LETTER does). The loss needs no search and is quicker."""
+    ema_decay: float = Field(default=0.0, ge=0, lt=1)
+    """Validate and keep an exponential moving average of the weights instead of the weights themselves; a step enters
+    it with 1 − `ema_decay`, the first ones with more. 0 takes the weights as they are."""
+    average: int = Field(default=0, ge=0)
+    """Best validated states whose mean is tried at the end; it is kept if it validates at least as well as the best
+    of them. Each is held in memory and in every checkpoint. 0 and 1 keep the best one."""
 
 
 @dataclass(frozen=True)
@@ -58,13 +67,16 @@ class TrainReport:
         seconds: wall-clock seconds spent in this process.
         examples_per_second: training examples a second, validation not counted.
         padding_share: share of the input positions that were padding, 0 to 1.
-        best_metric: best value of the primary validation metric; None without validation.
+        best_metric: best value of the primary validation metric, or of the validation loss where states are chosen by
+            that (so in the fields below); None without validation.
         best_step: step of that value.
         losses: (step, mean training loss since the last entry).
         earlier: reports of the stages of training before this one, the first one first.
         start_metric: the primary metric before the first step; None unless the start was validated, which is then kept
             (as step 0) where no later state is better.
-        trained_metric: its best value after a step; None without validation.
+        trained_metric: its best value after a step, that of the mean of states included; None without validation.
+        average_metric: the metric of the mean of the best states; None where none was tried.
+        averaged: number of states whose mean was kept; 0 where a single state was.
     """
 
     steps: int
@@ -76,7 +88,14 @@ class TrainReport:
     losses: tuple[tuple[int, float], ...]
     start_metric: float | None = None
     trained_metric: float | None = None
+    average_metric: float | None = None
+    averaged: int = 0
     earlier: tuple["TrainReport", ...] = ()
+
+    @property
+    def kept_start(self) -> bool:
+        """Whether the state before the first step was validated, and kept because no later one was better."""
+        return self.start_metric is not None and self.best_step == 0 and not self.averaged
 
     def as_json(self) -> Json:
         """The report as JSON."""

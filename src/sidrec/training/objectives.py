@@ -1,7 +1,5 @@
 """Objectives as pure functions of tensors. Leaves out models, optimizers, which negatives are drawn and batches.
 
-Models that `transformers` brings (T5, Llama) compute the same mean cross-entropy themselves.
-
 Legend: B batch · T history · D width · N items · V vocabulary · P positions with a label · M negatives · E experts.
 """
 

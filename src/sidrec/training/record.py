@@ -1,4 +1,4 @@
-"""What a training run remembers between steps: losses, the best weights, how long it has not improved.
+"""What a training run remembers between steps: losses, the best states, how long it has not improved.
 
 Leaves out the loop itself. A record is part of every checkpoint, so that a resumed run goes on with it.
 """
@@ -10,9 +10,30 @@ from pathlib import Path
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-__all__ = ["TrainRecord"]
+__all__ = ["KeptState", "TrainRecord"]
 
-FILE, BEST = "record.json", "best.safetensors"
+FILE, MOVING = "record.json", "moving_average.safetensors"
+
+
+@dataclass(frozen=True)
+class KeptState:
+    """A state of the model that validated well.
+
+    Attributes:
+        step: after which it was.
+        value: of the figure by which states are chosen; higher is better.
+        weights: its state dict, on the CPU.
+    """
+
+    step: int
+    value: float
+    weights: dict[str, Tensor]
+
+    @classmethod
+    def of(cls, step: int, value: float, model: nn.Module) -> "KeptState":
+        """The state that a model has now."""
+        weights = {name: weight.detach().to("cpu", copy=True) for name, weight in model.state_dict().items()}
+        return cls(step, value, weights)
 
 
 @dataclass
@@ -22,24 +43,31 @@ class TrainRecord:
     Attributes:
         losses: (step, mean loss since the last entry).
         open_losses: losses of the steps since the last entry.
-        best_metric: best value of the primary metric, None before the first validation.
-        best_step: step of that value.
         validated_step: step of the last validation.
         misses: validations since the best one.
-        start_metric: value before the first step, where that was validated too.
-        trained_metric: best value after a step.
-        best_weights: the state dict of that step, on the CPU.
+        start_value: figure of the state before the first step, where that was validated too.
+        trained_value: best figure of a state after a step.
+        kept: the best states, the best one first, the earlier of equals first.
+        mean_value: figure of the mean of the best states, where that was tried.
+        averaged: number of states whose mean was kept; 0 where a single state was.
+        moving: state of the moving average of the weights; empty where there is none.
     """
 
     losses: list[tuple[int, float]] = field(default_factory=list[tuple[int, float]])
     open_losses: list[float] = field(default_factory=list[float])
-    best_metric: float | None = None
-    best_step: int = 0
     validated_step: int = 0
     misses: int = 0
-    start_metric: float | None = None
-    trained_metric: float | None = None
-    best_weights: dict[str, Tensor] = field(default_factory=dict[str, Tensor])
+    start_value: float | None = None
+    trained_value: float | None = None
+    mean_value: float | None = None
+    averaged: int = 0
+    kept: list[KeptState] = field(default_factory=list[KeptState])
+    moving: dict[str, Tensor] = field(default_factory=dict[str, Tensor])
+
+    @property
+    def best(self) -> KeptState | None:
+        """The best state so far; None before the first validation."""
+        return self.kept[0] if self.kept else None
 
     def add_loss(self, step: int, loss: float, every: int) -> None:
         """Note the loss of a step; every few steps the mean becomes an entry."""
@@ -53,27 +81,34 @@ class TrainRecord:
             self.losses.append((step, sum(self.open_losses) / len(self.open_losses)))
             self.open_losses = []
 
-    def add_validation(self, step: int, value: float, model: nn.Module) -> None:
-        """Note a validation; keep the weights if it is the best so far (the first of equals)."""
+    def add_validation(self, step: int, value: float, model: nn.Module, keep: int = 1) -> None:
+        """Note a validation; keep the model's state if it is among the `keep` best so far."""
         self.validated_step = step
         if step == 0:
-            self.start_metric = value
-        elif self.trained_metric is None or value > self.trained_metric:
-            self.trained_metric = value
-        if self.best_metric is None or value > self.best_metric:
-            self.best_metric, self.best_step, self.misses = value, step, 0
-            self.best_weights = {
-                name: value.detach().to("cpu", copy=True) for name, value in model.state_dict().items()
-            }
-        else:
-            self.misses += 1
+            self.start_value = value
+        elif self.trained_value is None or value > self.trained_value:
+            self.trained_value = value
+        self.misses = 0 if self.best is None or value > self.best.value else self.misses + 1
+        if len(self.kept) < keep or value > self.kept[-1].value:
+            kept = [*self.kept, KeptState.of(step, value, model)]
+            self.kept = sorted(kept, key=lambda state: -state.value)[:keep]
+
+    def add_mean(self, value: float, averaged: int) -> None:
+        """Note the figure of the mean of states, and of how many if it was kept."""
+        self.mean_value, self.averaged = value, averaged
+        self.trained_value = value if self.trained_value is None else max(self.trained_value, value)
 
     def save(self, directory: Path) -> None:
         """Write the record into a checkpoint."""
-        plain = {entry.name: getattr(self, entry.name) for entry in fields(self) if entry.name != "best_weights"}
+        plain = {
+            entry.name: getattr(self, entry.name) for entry in fields(self) if entry.name not in ("kept", "moving")
+        }
+        plain["kept"] = [(state.step, state.value) for state in self.kept]
         (directory / FILE).write_text(json.dumps(plain), encoding="utf-8")
-        if self.best_weights:
-            save_file({name: value.contiguous() for name, value in self.best_weights.items()}, directory / BEST)
+        for state in self.kept:
+            _write(state.weights, directory / _file_of(state.step))
+        if self.moving:
+            _write(self.moving, directory / MOVING)
 
     @classmethod
     def load(cls, directory: Path) -> "TrainRecord":
@@ -88,5 +123,14 @@ class TrainRecord:
         """
         plain = json.loads((directory / FILE).read_text(encoding="utf-8"))
         plain["losses"] = [(int(step), float(loss)) for step, loss in plain["losses"]]
-        weights = load_file(directory / BEST) if (directory / BEST).is_file() else {}
-        return cls(**plain, best_weights=weights)
+        plain["kept"] = [KeptState(step, value, load_file(directory / _file_of(step))) for step, value in plain["kept"]]
+        moving = load_file(directory / MOVING) if (directory / MOVING).is_file() else {}
+        return cls(**plain, moving=moving)
+
+
+def _file_of(step: int) -> str:
+    return f"kept-{step}.safetensors"
+
+
+def _write(weights: dict[str, Tensor], path: Path) -> None:
+    save_file({name: weight.contiguous() for name, weight in weights.items()}, path)

@@ -14,6 +14,7 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 import torch
+from accelerate.data_loader import prepare_data_loader
 from torch import nn
 from torch.utils.data import DataLoader
 from transformers import PrinterCallback, Trainer, TrainingArguments, get_scheduler
@@ -21,12 +22,12 @@ from transformers import PrinterCallback, Trainer, TrainingArguments, get_schedu
 from sidrec.config import RunSettings
 from sidrec.errors import ArtifactError, ConfigError, TrainingError
 from sidrec.random import torch_seed
-from sidrec.training.batches import BatchDataset, TrainingExamples, padding_of
+from sidrec.training.batch_loss import OWN_LOSS, BatchLoss
+from sidrec.training.batches import IDLE, BatchDataset, TrainingExamples, num_targets, padding_of
 from sidrec.training.checkpoints import find_checkpoint, keep_only, start_digest
 from sidrec.training.config import TrainingConfig, TrainReport
 from sidrec.training.freezing import FrozenRows
 from sidrec.training.isolation import isolated_process
-from sidrec.training.objectives import IGNORE
 from sidrec.training.watch import StepWatch, Validation
 
 __all__ = ["train_model"]
@@ -43,21 +44,27 @@ def train_model(
     validate: Validation | None = None,
     frozen: FrozenRows | None = None,
     keep_start: bool = False,
+    loss: BatchLoss = OWN_LOSS,
 ) -> TrainReport:
     """Train a model in place and leave it, in evaluation mode, in the state that validated best.
 
-    The model is called with what `examples.collate` returns and must answer with a `.loss` that is the mean
-    over the labels that are not `IGNORE`; the mean of a whole optimizer step is taken over all its targets,
-    however it is accumulated. With `run.scratch` a killed run goes on where it was, with the same result.
+    With `training.ema_decay` every state that is validated and kept is a moving average; with
+    `training.average` the mean of the best ones is the final state, if it validates at least as well.
+
+    The mean loss of an optimizer step is taken over all its targets, however it is accumulated. With
+    `run.scratch` a killed run goes on where it was, with the same result.
 
     Args:
         model: with its first weights (draw them inside `isolated_rng` for a reproducible run).
         examples: what to train on.
         training: how long and how.
         run: seed, device, progress, scratch.
-        validate: scores the model as it is now, primary metric first; higher is better.
+        validate: scores the model as it is now; by its first figure states are chosen, the highest or, with
+            `training.select` "loss", the lowest.
         frozen: rows of a table of the model that stay as they are.
         keep_start: validate the first state too, and keep it unless a later one is better.
+        loss: of a batch; by default the model is called with what `examples.collate` returns and answers with a
+            `.loss`, the mean over the labels that are not `IGNORE`.
 
     Raises:
         TrainingError: the loss is not finite.
@@ -69,19 +76,19 @@ def train_model(
     started = time.perf_counter()
     held = nullcontext() if frozen is None else frozen.held()
     with isolated_process(torch_seed(run.seed, "train") % 2**32), held, _plain_model(model), _folder(run) as folder:
-        checkpoint = None
+        arguments, checkpoint = _arguments(training, run, folder), None
         if run.scratch is not None:
-            checkpoint = find_checkpoint(folder, start_digest(model, examples, training, run, frozen))
-        trainer = _Trainer(model, examples, training, run, folder, validate)
-        trainer.frozen = frozen
+            digest = start_digest(model, examples, training, run, frozen, loss)
+            with arguments.main_process_first(local=False):
+                checkpoint = find_checkpoint(folder, digest)
+        trainer = _Trainer(model, examples, training, run, arguments, validate)
+        trainer.frozen, trainer.loss = frozen, loss
         watch = trainer.watch
         watch.keeps_start = keep_start
         with run.progress("train", watch.total) as advance:
             watch.advance = advance
             trainer.train(resume_from_checkpoint=None if checkpoint is None else str(checkpoint))
-        watch.record.close_losses(watch.step)
-        if watch.record.best_weights:
-            model.load_state_dict(watch.record.best_weights)
+        watch.finish()
         trainer.accelerator.unwrap_model(trainer.model_wrapped, keep_fp32_wrapper=False)
     model.eval()
     return trainer.report(time.perf_counter() - started)
@@ -96,12 +103,11 @@ class _Trainer(Trainer):
         examples: TrainingExamples,
         training: TrainingConfig,
         run: RunSettings,
-        folder: Path,
+        arguments: TrainingArguments,
         validate: Validation | None,
     ) -> None:
-        arguments = _arguments(training, run, folder)
-        piece = arguments.per_device_train_batch_size
-        self.data: BatchDataset = BatchDataset(examples, training.batch_size, piece, run.seed)
+        piece, share = arguments.per_device_train_batch_size, (arguments.process_index, arguments.world_size)
+        self.data: BatchDataset = BatchDataset(examples, training.batch_size, piece, run.seed, *share)
         self.watch = StepWatch(model, self.data.batches, training, validate, keeps_checkpoints=run.scratch is not None)
         super().__init__(model, arguments, train_dataset=self.data, callbacks=[self.watch])
         self.remove_callback(PrinterCallback)
@@ -109,16 +115,18 @@ class _Trainer(Trainer):
         self.model_accepts_loss_kwargs = True
         self.training = training
         self.examples_seen = self.padded = self.positions = 0
-        self.folder = folder
+        self.folder = Path(str(arguments.output_dir))
         self.partial: Path | None = None
         self.frozen: FrozenRows | None = None
+        self.loss: BatchLoss = OWN_LOSS
 
     def get_train_dataloader(self) -> DataLoader[Any]:
         pin_memory = self.args.dataloader_pin_memory
         loader: DataLoader[Any] = DataLoader(
             self.data, batch_sampler=self.data.batches, collate_fn=_unchanged, pin_memory=pin_memory
         )
-        return self.accelerator.prepare(loader)
+        # Batches are shared among processes already.
+        return prepare_data_loader(loader, self.args.device, num_processes=1, process_index=0, put_on_device=True)
 
     def create_optimizer(self, model: nn.Module | None = None) -> torch.optim.Optimizer:
         config = self.training.optimizer
@@ -146,10 +154,11 @@ class _Trainer(Trainer):
         batches = [batch for _, batch in zip(range(num_batches), epoch_iterator, strict=False)]
         targets: Any = torch.zeros((), dtype=torch.long, device=device)
         for batch in batches:
-            padded, positions = padding_of(batch)
-            self.padded, self.positions = self.padded + padded, self.positions + positions
-            self.examples_seen += len(next(iter(batch.values())))
-            targets = targets + _num_targets(batch)
+            targets = targets + num_targets(batch)
+            if IDLE not in batch:
+                padded, positions = padding_of(batch)
+                self.padded, self.positions = self.padded + padded, self.positions + positions
+                self.examples_seen += len(next(iter(batch.values())))
         if self.args.world_size > 1:
             targets = self.accelerator.reduce(targets, "sum")
         return batches, targets.clamp(min=1)
@@ -157,12 +166,12 @@ class _Trainer(Trainer):
     def compute_loss(
         self, model: nn.Module, inputs: dict[str, Any], return_outputs: bool = False, num_items_in_batch: Any = None
     ) -> Any:
-        outputs = model(**inputs)
-        share = _num_targets(inputs) / num_items_in_batch
+        mean = self.loss(model, {name: value for name, value in inputs.items() if name != IDLE})
+        share = num_targets(inputs) / num_items_in_batch
         # Distributed gradients are averaged over processes, the mean over targets needs their sum.
-        loss = outputs.loss * share * self.args.world_size
+        loss = mean * share * self.args.world_size
         self.watch.add_loss(loss.detach())
-        return (loss, outputs) if return_outputs else loss
+        return (loss, {}) if return_outputs else loss
 
     def _get_output_dir(self, trial: Any) -> str:
         return str(self.folder if self.partial is None else self.partial)
@@ -175,7 +184,7 @@ class _Trainer(Trainer):
         try:
             super()._save_checkpoint(model, trial)
             if self.is_world_process_zero():
-                self.watch.record.save(self.partial / name)
+                self.watch.save_record(self.partial / name)
             self.accelerator.wait_for_everyone()
             if self.is_world_process_zero():
                 (self.partial / name).replace(folder / name)
@@ -193,24 +202,27 @@ class _Trainer(Trainer):
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
         return None
 
+    def _sum(self, number: int) -> int:
+        """The sum over all processes of a number that each of them has."""
+        total: Any = self.accelerator.reduce(torch.tensor(number, device=self.args.device), "sum")
+        return int(total)
+
     def report(self, seconds: float) -> TrainReport:
         record, spent = self.watch.record, max(self.watch.train_seconds, 1e-9)
+        best, figure = record.best, self.watch.figure
         return TrainReport(
             steps=self.state.global_step,
             seconds=seconds,
-            examples_per_second=self.examples_seen / spent,
-            padding_share=self.padded / max(self.positions, 1),
-            best_metric=record.best_metric,
-            best_step=record.best_step if record.best_metric is not None else self.state.global_step,
+            examples_per_second=self._sum(self.examples_seen) / spent,
+            padding_share=self._sum(self.padded) / max(self._sum(self.positions), 1),
+            best_metric=figure(best and best.value),
+            best_step=self.state.global_step if best is None else best.step,
             losses=tuple(record.losses),
-            start_metric=record.start_metric,
-            trained_metric=record.trained_metric,
+            start_metric=figure(record.start_value),
+            trained_metric=figure(record.trained_value),
+            average_metric=figure(record.mean_value),
+            averaged=record.averaged,
         )
-
-
-def _num_targets(batch: dict[str, Any]) -> Any:
-    """Number of targets in a batch: its labels, or its examples where there are none."""
-    return (batch["labels"] != IGNORE).sum() if "labels" in batch else len(next(iter(batch.values())))
 
 
 def _unchanged(batch: Any) -> Any:

@@ -1,29 +1,34 @@
-"""What happens between the steps of a training run: progress, losses, validation, when to stop and to save.
+"""What happens between the steps of a training run: progress, losses, averages, validation, when to stop and to save.
 
 Leaves out the steps themselves, which are the borrowed trainer's.
 """
 
 import time
 from collections.abc import Callable
+from contextlib import nullcontext
+from dataclasses import replace
 from math import ceil
 from pathlib import Path
 from typing import Any
 
 import torch
+from accelerate.utils import broadcast_object_list, reduce
 from torch import Tensor, nn
 from transformers import TrainerCallback
 
 from sidrec.errors import TrainingError
 from sidrec.progress import Advance
+from sidrec.training.averaging import WeightAverage
 from sidrec.training.batches import LengthBuckets
 from sidrec.training.config import TrainingConfig
 from sidrec.training.isolation import isolated_rng
-from sidrec.training.record import TrainRecord
+from sidrec.training.record import KeptState, TrainRecord
 
 __all__ = ["StepWatch", "Validation"]
 
 Validation = Callable[[], dict[str, float]]
-"""Scores a model as it is now; the primary metric first, higher is better."""
+"""Scores a model as it is now; the figure by which states are chosen comes first: the primary metric, of which more is
+better, or with `training.select` "loss" the validation loss, of which less is."""
 
 CHECKPOINT_SECONDS = 30.0
 """At most so much work is lost when a run is killed."""
@@ -56,12 +61,15 @@ class StepWatch(TrainerCallback):
         self.validate, self.keeps_checkpoints = validate, keeps_checkpoints
         self.keeps_start = False
         """Whether the state before the first step is validated and kept like those after it."""
+        self.num_processes = batches.processes
         self.steps_per_epoch = ceil(len(batches.lengths) / batches.step_size)
         self.total = training.max_steps or ceil(training.max_epochs * self.steps_per_epoch)
         """Steps of the whole run, unless it stops early."""
         self.validate_every = training.validate_every or self.steps_per_epoch
         self.loss_every = max(1, self.total // LOSS_ENTRIES)
         self.record = TrainRecord()
+        self.moving: WeightAverage | None = None
+        """The moving average of the weights, which is validated and kept in their place; None without one."""
         self.advance: Advance | None = None
         self.waiting: list[Tensor] = []
         self.part: Tensor | float = 0.0
@@ -73,10 +81,15 @@ class StepWatch(TrainerCallback):
         self.part = self.part + loss
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        """Start the clocks; after a checkpoint was loaded, go on with its record."""
+        """Start the clocks; after a checkpoint was loaded, go on with its record and average."""
+        if self.training.ema_decay:
+            self.moving = WeightAverage(self.model, self.training.ema_decay)
         if state.global_step:
             self.record = TrainRecord.load(Path(args.output_dir) / f"checkpoint-{state.global_step}")
             self._tell(state.global_step)
+        if self.moving is not None and self.record.moving:
+            self.moving.restore(self.record.moving)
+            self.record.moving = {}
         self.step = state.global_step
         self.saved_at = self.resumed_at = time.perf_counter()
         if self.keeps_start and self.validate is not None and not self.step:
@@ -89,6 +102,8 @@ class StepWatch(TrainerCallback):
     def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         """After an optimizer step: report, validate, stop or ask for a checkpoint, whatever is due."""
         self.step = state.global_step
+        if self.moving is not None:
+            self.moving.add()
         self.waiting.append(torch.as_tensor(self.part))
         self.part = 0.0
         last = self.step >= self.total
@@ -101,22 +116,28 @@ class StepWatch(TrainerCallback):
             control.should_training_stop = True
         if last or control.should_training_stop:
             self.train_seconds += time.perf_counter() - self.resumed_at
-        elif self._is_save_due(args.world_size, due):
+        elif self._is_save_due(due):
             self._read_losses()
             control.should_save = True
             self.saved_at = time.perf_counter()
 
-    def _is_save_due(self, num_processes: int, validated: bool) -> bool:
+    def _is_save_due(self, validated: bool) -> bool:
         if not self.keeps_checkpoints:
             return False
         # Clocks of several processes differ, steps do not.
-        if num_processes > 1:
+        if self.num_processes > 1:
             return validated
         return time.perf_counter() - self.saved_at >= CHECKPOINT_SECONDS
 
     def _read_losses(self) -> None:
         """Fetch the losses of the last steps; stop at the first that is not finite."""
-        values = torch.stack(self.waiting).tolist() if self.waiting else []
+        values: list[float] = []
+        if self.waiting:
+            losses: Any = torch.stack(self.waiting)
+            if self.num_processes > 1:
+                # A process has the loss of its share, scaled up; their mean is the loss of the step.
+                losses = reduce(losses, "mean")
+            values = losses.tolist()
         first = self.step - len(values) + 1
         self.waiting = []
         for step, loss in enumerate(values, start=first):
@@ -129,12 +150,61 @@ class StepWatch(TrainerCallback):
     def _validate(self, validate: Validation) -> None:
         before = time.perf_counter()
         self.train_seconds += before - self.resumed_at
+        with nullcontext() if self.moving is None else self.moving.in_place():
+            value = self._score(validate)
+            self.record.add_validation(self.step, value, self.model, keep=max(self.training.average, 1))
+        self.model.train()
+        self.resumed_at = time.perf_counter()
+
+    def _score(self, validate: Validation) -> float:
+        """The value by which states are chosen, of the state that the model has; higher is better."""
         self.model.eval()
         with isolated_rng(), torch.no_grad():
             metrics = validate()
-        self.model.train()
-        self.record.add_validation(self.step, float(next(iter(metrics.values()))), self.model)
-        self.resumed_at = time.perf_counter()
+        figures = [float(next(iter(metrics.values())))]
+        if self.num_processes > 1:
+            # Others may differ in the last bits, and all must take the same decisions.
+            broadcast_object_list(figures)
+        return self._sign * figures[0]
+
+    def figure(self, value: float | None) -> float | None:
+        """What validation said, for a value of the record; None stays None."""
+        return None if value is None else self._sign * value
+
+    @property
+    def _sign(self) -> int:
+        return -1 if self.training.select == "loss" else 1
+
+    def save_record(self, directory: Path) -> None:
+        """Write all that a resumed run needs to know of this one into a checkpoint."""
+        moving = {} if self.moving is None else self.moving.state()
+        replace(self.record, moving=moving).save(directory)
+
+    def finish(self) -> None:
+        """Give the model its final state: the best validated one or the mean of several; else the last one."""
+        self.record.close_losses(self.step)
+        best = self.record.best
+        if best is not None and not self._keeps_mean(best):
+            self.model.load_state_dict(best.weights)
+        elif best is None and self.moving is not None:
+            self.moving.swap()
+
+    def _keeps_mean(self, best: KeptState) -> bool:
+        """Try the mean of the best states, which the model has afterwards; whether it is to be kept."""
+        states = [state for state in self.record.kept if state.step]
+        if self.validate is None or len(states) < 2:
+            return False
+        mean = WeightAverage(self.model)
+        # The best one comes last, because the buffers that it brings stay.
+        for state in reversed(states):
+            self.model.load_state_dict(state.weights)
+            mean.add()
+        mean.swap()
+        value = self._score(self.validate)
+        # The start of a tuning gives way only to what is better.
+        is_kept = value > best.value if best.step == 0 else value >= best.value
+        self.record.add_mean(value, len(states) if is_kept else 0)
+        return is_kept
 
     def _tell(self, steps: int, note: str = "") -> None:
         if self.advance is not None:

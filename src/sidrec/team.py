@@ -1,8 +1,8 @@
 """Several processes that share one piece of work, as `torchrun` starts them.
 
-Only what the first process found out and "are we all here?" pass between them, over torch's gloo backend: it works
-without a GPU, across machines, and notices at once when another process dies. Left out: results, which go through
-files.
+What the first process found out, small results and "are we all here?" pass between them over torch's gloo backend: it
+works without a GPU, across machines, and notices at once when another process dies. Left out: gradients, which the
+training loop exchanges itself, and artefacts, which are files that the first process writes.
 """
 
 import os
@@ -10,11 +10,13 @@ from collections.abc import Generator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import Any
+from typing import Any, TypeVar
 
 from sidrec.errors import ConfigError, SidrecError
 
-__all__ = ["Team", "TeamError", "launched"]
+__all__ = ["ALONE", "Team", "TeamError", "launched"]
+
+Result = TypeVar("Result")
 
 MEETING = timedelta(minutes=5)
 """How much later than the first process the last one may start."""
@@ -62,6 +64,21 @@ class Team:
             dist.broadcast(shared, src=0, group=self.group)
         return shared.tolist()
 
+    def gathered(self, result: Result) -> list[Result]:
+        """What every process has, in the order of their numbers, for all of them.
+
+        Raises:
+            TeamError: another process has ended.
+        """
+        if self.group is None:
+            return [result]
+        import torch.distributed as dist
+
+        out: list[Any] = [None] * self.size
+        with self._together():
+            dist.all_gather_object(out, result, group=self.group)
+        return out
+
     def meet(self) -> None:
         """Wait until all processes are here.
 
@@ -86,6 +103,10 @@ class Team:
             ) from error
 
 
+ALONE = Team()
+"""A process that works alone."""
+
+
 @contextmanager
 def launched() -> Generator[Team]:
     """The team that `torchrun` started, as the environment tells; a process alone where it did not.
@@ -108,8 +129,11 @@ def launched() -> Generator[Team]:
     import torch.distributed as dist
 
     try:
-        dist.init_process_group("gloo", timeout=MEETING)
-        group = dist.new_group(timeout=PATIENCE)
+        # Two limits: all must come soon, but who waits for a long piece of work waits for days.
+        store, rank, world_size = next(dist.rendezvous("env://", timeout=MEETING))
+        backend = _take_a_gpu()
+        dist.init_process_group(backend, store=store, rank=rank, world_size=world_size, timeout=PATIENCE)
+        group = dist.new_group(timeout=PATIENCE, backend="gloo")
     except (RuntimeError, ValueError) as error:
         reason = str(error).partition("\n")[0]
         raise TeamError(f"the processes do not meet: {reason}", where=f"environment, WORLD_SIZE {size}") from error
@@ -117,3 +141,13 @@ def launched() -> Generator[Team]:
         yield Team(dist.get_rank(), dist.get_world_size(), group)
     finally:
         dist.destroy_process_group()
+
+
+def _take_a_gpu() -> str:
+    """Take turns with the other processes of this machine for its GPUs; the backends for what there is."""
+    import torch
+
+    if not torch.cuda.is_available():
+        return "gloo"
+    torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", os.environ["RANK"])) % torch.cuda.device_count())
+    return "cpu:gloo,cuda:nccl"
