@@ -2,6 +2,8 @@
 
 import copy
 import json
+import multiprocessing
+from dataclasses import replace
 from functools import cache, partial
 
 import numpy as np
@@ -9,7 +11,7 @@ import pytest
 import torch
 
 from sidrec.algorithms.base import TuningConfig, TuningOptimizer
-from sidrec.algorithms.dpo import DPO
+from sidrec.algorithms.dpo import DPO, _load, _save
 from sidrec.algorithms.pairs import Pairs
 from sidrec.algorithms.preference import PreferenceExamples, PreferenceModel, reference_log_probs
 from sidrec.config import RunSettings, parse
@@ -226,6 +228,39 @@ def test_other_settings_do_not_go_on_with_a_checkpoint_of_these(tmp_path):
         found.append(weights(first).clone())
     assert torch.equal(found[1], found[2])
     assert not torch.equal(found[0], found[1])
+
+
+def test_another_normalisation_or_other_codes_do_not_take_over_the_reference_of_these(tmp_path):
+    def start(normalize="vocabulary", codes=IDS.codes):
+        recommender = fitted("tiger")
+        search = recommender.config.search.model_copy(update={"normalize": normalize})
+        other = Tiger(recommender.config.model_copy(update={"search": search}))
+        other.catalog, other.model = recommender.catalog, recommender.model
+        other.semantic_ids = replace(IDS, codes=codes)
+        return other
+
+    algorithm = DPO(pairs={"kind": "beams", "negatives": 2}, training=FAST.model_copy(update={"max_epochs": 1}))
+    scratch = RunSettings(device="cpu", scratch=tmp_path)
+    algorithm.tune(start(), DATASET, scratch)
+    for change in ({"normalize": "children"}, {"codes": IDS.codes[::-1].copy()}):
+        one, two = start(**change), start(**change)
+        reports = [algorithm.tune(one, DATASET, scratch), algorithm.tune(two, DATASET, RUN)]
+        assert reports[0].training.losses == reports[1].training.losses
+        assert torch.equal(weights(one), weights(two))
+
+
+def test_several_processes_may_keep_the_pairs_at_once(tmp_path):
+    pairs = Pairs(*(np.zeros(200_000, np.int64) for _ in range(3)), np.zeros((200_000, 4), np.int32))
+    examples = PreferenceExamples(pairs, np.zeros((200_000, 5), np.float32))
+    context, path = multiprocessing.get_context("fork"), tmp_path / "new" / "pairs.npz"
+    both = [context.Process(target=_save, args=(path, examples)) for _ in range(2)]
+    for process in both:
+        process.start()
+    for process in both:
+        process.join()
+        assert process.exitcode == 0
+    assert len(_load(path)) == len(pairs)
+    assert [path] == list(path.parent.iterdir())
 
 
 def test_same_seed_same_weights():

@@ -18,6 +18,7 @@ from torch import Tensor
 from sidrec.algorithms.base import Algorithm, AlgorithmConfig, TuneReport
 from sidrec.algorithms.pairs import Pairs, PairSource
 from sidrec.algorithms.preference import PreferenceExamples, PreferenceModel, reference_log_probs
+from sidrec.atomic import commit
 from sidrec.config import Config, RunSettings, build, slot
 from sidrec.data.dataset import Dataset
 from sidrec.embeddings.base import ItemEmbeddings
@@ -89,7 +90,9 @@ class DPO(Algorithm):
         vectors = None if embeddings is None else embeddings.vectors
         if run.scratch is not None:
             train, sequences = dataset.split.train, dataset.sequences
-            data = [sequences.rows, sequences.offsets, train.users, train.cuts, vectors, self.sources()]
+            ids = None if recommender.semantic_ids is None else recommender.semantic_ids.digest
+            start = [recommender.config.model_dump(mode="json"), ids]
+            data = [sequences.rows, sequences.offsets, train.users, train.cuts, vectors, self.sources(), start]
             run = replace(run, scratch=run.scratch / start_digest(recommender.model, data, config, run)[:12])
         examples = self._examples(recommender, dataset, run, embeddings)
         smoothing = {"label_smoothing": config.label_smoothing} if config.loss == "sigmoid" else {}
@@ -128,11 +131,13 @@ class DPO(Algorithm):
 
 
 def _save(path: Path, examples: PreferenceExamples) -> None:
-    """Write the file under another name and rename it, so that it is whole or absent."""
+    def write(place: Path) -> None:
+        # Opened here, because numpy gives a name another ending.
+        with place.open("wb") as file:
+            np.savez(file, allow_pickle=False, reference_PC=examples.reference_PC, **vars(examples.pairs))
+
     path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name("partial.npz")
-    np.savez(partial, allow_pickle=False, reference_PC=examples.reference_PC, **vars(examples.pairs))
-    partial.replace(path)
+    commit(path, write)
 
 
 def _load(path: Path) -> PreferenceExamples:

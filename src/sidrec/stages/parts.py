@@ -8,7 +8,6 @@ Parts are Parquet whatever the file will be, so that a part knows more of its us
 
 import csv
 import json
-import os
 import re
 import shutil
 from collections.abc import Callable, Generator, Sequence
@@ -20,6 +19,7 @@ from typing import Any
 import polars as pl
 
 from sidrec.artifact import digest_of, file_digest
+from sidrec.atomic import commit
 from sidrec.data.columns import Columns
 from sidrec.errors import ArtifactError
 from sidrec.types import Json
@@ -198,18 +198,6 @@ def check_free(target: Path) -> None:
             expected="an empty place, or the finished output of the same command",
             next="choose another output, or overwrite this one with --force",
         )
-
-
-def commit(path: Path, write: Callable[[Path], object]) -> None:
-    """Let a file be written beside its place, and put it there when it is whole and on the disk."""
-    partial = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        write(partial)
-        with partial.open("rb") as file:
-            os.fsync(file.fileno())
-        partial.replace(path)
-    finally:
-        partial.unlink(missing_ok=True)
 
 
 def _read(path: Path) -> Json:
