@@ -1,8 +1,8 @@
 """Several processes that share one piece of work, as `torchrun` starts them.
 
 Only what the first process found out and "are we all here?" pass between them, over torch's gloo backend: it works
-without a GPU, across machines, and notices at once when another process dies. Left out: results, which go through
-files.
+without a GPU, across machines, and notices at once, where processes meet, that one has died. Left out: results, which
+go through files; ending the others early, which `torchrun` does.
 """
 
 import os
@@ -19,7 +19,7 @@ __all__ = ["Team", "TeamError", "launched"]
 MEETING = timedelta(minutes=5)
 """How much later than the first process the last one may start."""
 PATIENCE = timedelta(days=7)
-"""How much later it may finish. A dead one is noticed at once."""
+"""How much later it may finish. That one is dead is noticed at once by those who wait."""
 NEEDED = ("RANK", "MASTER_ADDR", "MASTER_PORT")
 
 
