@@ -335,7 +335,7 @@ class JsonlUsers(TextUsers[str]):
                 if not line.isspace():
                     yield number, line
 
-    @cached_property
+    @property
     def id_type(self) -> type[pl.DataType]:
         """Integers of 64 bits where the first line has one."""
         return pl.Int64 if type(self._first[self.columns[0]]) is int else pl.String
