@@ -56,17 +56,14 @@ def test_nothing_of_the_user_is_rejected(seed, targets, spared):
 def test_blind_pairs_depend_on_training_events_alone():
     dataset = random_dataset(5)
     other = with_other_future(dataset, 6)
-    one, two = (
-        BeamPairs(negatives=2, spare_held_out=False).pairs(untrained(data, "sasrec"), data, RUN)
-        for data in (dataset, other)
-    )
+    one, two = (BeamPairs(negatives=2).pairs(untrained(data, "sasrec"), data, RUN) for data in (dataset, other))
     assert np.array_equal(one.rejected_PM, two.rejected_PM)
 
 
 def test_users_who_own_the_whole_catalogue_are_dropped():
-    dataset = random_dataset(2, num_items=6)
+    dataset = random_dataset(2, num_items=4)
     pairs = BeamPairs(negatives=4).pairs(untrained(dataset, "sasrec"), dataset, RUN)
-    own = [set(events_of(dataset, f"u{line}")[0]) for line in np.unique(dataset.split.train.users)]
-    assert pairs.num_dropped == sum(len(items) == 6 for items in own) > 0
+    own = [set(events_of(dataset, f"u{line}")[1]) for line in np.unique(dataset.split.train.users)]
+    assert pairs.num_dropped == sum(len(items) == 4 for items in own) > 0
     counts = (pairs.rejected_PM >= 0).sum(axis=1)
-    assert counts.tolist() == [min(4, 6 - len(items)) for items in own if len(items) < 6]
+    assert counts.tolist() == [4 - len(items) for items in own if len(items) < 4]

@@ -9,6 +9,7 @@ from functools import cache, partial
 import numpy as np
 import pytest
 import torch
+from tests.algorithms.pair_cases import with_other_future
 
 from sidrec.algorithms.base import TuningConfig, TuningOptimizer
 from sidrec.algorithms.dpo import DPO, _load, _save
@@ -261,6 +262,20 @@ def test_several_processes_may_keep_the_pairs_at_once(tmp_path):
         assert process.exitcode == 0
     assert len(_load(path)) == len(pairs)
     assert [path] == list(path.parent.iterdir())
+
+
+@pytest.mark.parametrize("kind", ["neighbours", "beams"])
+def test_what_is_held_out_decides_nothing_unless_it_is_asked_for_and_told(kind):
+    other = with_other_future(DATASET, 1)
+    sizes = {"ranks": 8, "hard": 2} if kind == "neighbours" else {"negatives": 3}
+    found = {}
+    for spared in (False, True):
+        pairs = {"kind": kind, **sizes} | ({"spare_held_out": True} if spared else {})
+        one, two = fitted("sasrec"), fitted("sasrec")
+        reports = [DPO(pairs=pairs, training=FAST).tune(*given, RUN) for given in ((one, DATASET), (two, other))]
+        assert [report.figures["spares_held_out"] for report in reports] == [spared, spared]
+        found[spared] = torch.equal(weights(one), weights(two))
+    assert found == {False: True, True: False}
 
 
 def test_same_seed_same_weights():

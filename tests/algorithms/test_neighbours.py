@@ -62,7 +62,7 @@ def test_nothing_of_the_user_is_rejected(seed, targets, spared, repeated_users, 
 def test_blind_pairs_depend_on_training_events_alone(seed):
     dataset = random_dataset(seed)
     other = with_other_future(dataset, seed + 1)
-    fields = {"spare_held_out": False, "targets": "all", "negatives": 2, "ranks": 8, "hard": 3}
+    fields = {"targets": "all", "negatives": 2, "ranks": 8, "hard": 3}
     one, two = mine(dataset, embeddings(dataset), **fields), mine(other, embeddings(dataset), **fields)
     assert np.array_equal(one.rejected_PM, two.rejected_PM)
     assert np.array_equal(one.chosen_P, two.chosen_P)

@@ -108,6 +108,7 @@ class DPO(Algorithm):
             "pairs": len(pairs),
             "rejected": int((pairs.rejected_PM >= 0).sum()),
             "without_rejected": pairs.num_dropped,
+            "spares_held_out": self._source.spares_held_out,
             "reference_accuracy": examples.reference_accuracy,
         }
         return TuneReport(report, report.start_metric is not None and not report.best_step, figures)

@@ -85,8 +85,8 @@ class MiningConfig(Config):
     negatives: int = Field(default=1, ge=1)
     """Rejected items of each chosen one; fewer where there are not so many."""
     spare_held_out: bool = False
-    """Never reject a user's own validation and test targets. This is a leak: what is pushed down then depends on them, and
-    validation, which decides what is kept, no longer tells the truth. Only for comparison with published scripts."""
+    """Never reject a user's own validation and test targets. This is a leak: what is pushed down depends on them, and
+    validation, which decides what is kept, flatters. For comparison with scripts that filter by whole histories."""
 
 
 @dataclass(frozen=True)
@@ -146,6 +146,11 @@ class PairSource(Part, ABC):
     def needs_embeddings(self) -> bool:
         """Whether item vectors from outside the recommender are needed."""
         return False
+
+    @property
+    def spares_held_out(self) -> bool:
+        """Whether validation and test targets decide what is rejected, which is a leak."""
+        return isinstance(self.config, MiningConfig) and self.config.spare_held_out
 
     def sources(self) -> dict[str, str]:
         """Role → digest of files outside the run."""
