@@ -251,7 +251,7 @@ def test_another_normalisation_or_other_codes_do_not_take_over_the_reference_of_
 
 
 def test_several_processes_may_keep_the_pairs_at_once(tmp_path):
-    pairs = Pairs(*(np.zeros(200_000, np.int64) for _ in range(3)), np.zeros((200_000, 4), np.int32))
+    pairs = Pairs(*(np.zeros(200_000, np.int64) for _ in range(3)), np.zeros((200_000, 4), np.int32), 3, 4)
     examples = PreferenceExamples(pairs, np.zeros((200_000, 5), np.float32))
     context, path = multiprocessing.get_context("fork"), tmp_path / "new" / "pairs.npz"
     both = [context.Process(target=_save, args=(path, examples)) for _ in range(2)]
@@ -261,6 +261,7 @@ def test_several_processes_may_keep_the_pairs_at_once(tmp_path):
         process.join()
         assert process.exitcode == 0
     assert len(_load(path)) == len(pairs)
+    assert (_load(path).pairs.num_dropped, _load(path).pairs.num_same_codes) == (3, 4)
     assert [path] == list(path.parent.iterdir())
 
 

@@ -108,6 +108,7 @@ class DPO(Algorithm):
             "pairs": len(pairs),
             "rejected": int((pairs.rejected_PM >= 0).sum()),
             "without_rejected": pairs.num_dropped,
+            "barred_for_same_codes": pairs.num_same_codes,
             "spares_held_out": self._source.spares_held_out,
             "reference_accuracy": examples.reference_accuracy,
         }
@@ -144,5 +145,6 @@ def _save(path: Path, examples: PreferenceExamples) -> None:
 def _load(path: Path) -> PreferenceExamples:
     with np.load(path, allow_pickle=False) as file:
         names = ("rows", "starts", "lengths", "rejected_PM")
-        pairs = Pairs(**{name: file[name] for name in names}, num_dropped=int(file["num_dropped"]))
+        counts = {name: int(file[name]) for name in ("num_dropped", "num_same_codes")}
+        pairs = Pairs(**{name: file[name] for name in names}, **counts)
         return PreferenceExamples(pairs, file["reference_PC"])
