@@ -21,6 +21,7 @@ from sidrec.algorithms.preference import PreferenceExamples, PreferenceModel, re
 from sidrec.atomic import commit
 from sidrec.config import Config, RunSettings, build, slot
 from sidrec.data.dataset import Dataset
+from sidrec.data.sequences import Histories
 from sidrec.embeddings.base import ItemEmbeddings
 from sidrec.recommenders.base import Recommender, Validate
 from sidrec.registry import kinds_text
@@ -52,8 +53,9 @@ class DPO(Algorithm):
             slot("pairs"),
             Field(description=f"Where chosen and rejected items come from: {kinds_text('pairs')}."),
         ] = "neighbours"  # type: ignore[assignment]  # The slot makes a Config of the name.
-        dropout: bool = True
-        """Whether the model keeps its dropout while it is tuned; the reference never has any."""
+        dropout: bool = False
+        """Whether the model keeps its dropout while it is tuned. The reference never has any: with it the two differ
+        before anything is learnt."""
 
         @model_validator(mode="after")
         def _smoothing_is_used(self) -> Self:
@@ -87,6 +89,9 @@ class DPO(Algorithm):
             DataError: the recommender gives no log-probabilities, or there are no pairs.
         """
         config: DPO.Config = self.config
+        # Asked once, before hours of mining, for those that give no log-probabilities.
+        with recommender.evaluating(run):
+            recommender.log_probs(Histories.of([[0]]), np.zeros((1, 1), np.int64))
         vectors = None if embeddings is None else embeddings.vectors
         if run.scratch is not None:
             train, sequences = dataset.split.train, dataset.sequences
@@ -126,7 +131,8 @@ class DPO(Algorithm):
         if path is not None and path.is_file():
             return _load(path)
         pairs = self._source.pairs(recommender, dataset, run, embeddings)
-        examples = PreferenceExamples(pairs, reference_log_probs(recommender, pairs, run))
+        reference_PC = reference_log_probs(recommender, pairs, run, self.config.training.precision)
+        examples = PreferenceExamples(pairs, reference_PC)
         if path is not None:
             _save(path, examples)
         return examples
