@@ -19,7 +19,8 @@ from sidrec.data.literals import parse_list
 from sidrec.errors import ArtifactError, DataError
 from sidrec.recommenders.base import Recommender
 from sidrec.stages.parts import Parts, record_of
-from sidrec.stages.recommend_users import BatchConfig, are_integers, recommend_users
+from sidrec.stages.recommend_users import BatchConfig, _device, are_integers, recommend_users
+from sidrec.stages.team import Team
 
 
 @pytest.fixture(scope="module")
@@ -183,6 +184,34 @@ def test_another_input_or_list_starts_anew_too(batch, tmp_path: Path, monkeypatc
                 batch(name)
         with pytest.warns(UserWarning, match=f"changed: {changed}"):
             assert batch(name, **more).resumed == 0
+
+
+def test_another_kind_of_device_starts_anew_and_another_number_does_not(batch, monkeypatch) -> None:
+    kind = "cuda:0"
+    monkeypatch.setattr(RunSettings, "torch_device", lambda _: kind)
+    with monkeypatch.context() as patch:
+        stop_after(2, patch)
+        with pytest.raises(StopError):
+            batch()
+    with monkeypatch.context() as patch:
+        kind = "cuda:1"
+        stop_after(1, patch)
+        with pytest.raises(StopError):
+            batch()
+    kind = "cpu"
+    with pytest.warns(UserWarning, match="3 finished parts .*changed: device"):
+        assert batch().resumed == 0
+
+
+@pytest.mark.parametrize(
+    ("asked", "size", "expected"),
+    [("auto", 4, "cuda:1"), ("cuda", 4, "cuda:1"), ("cuda:0", 4, "cuda:0"), ("cpu", 4, "cpu"), ("cuda", 1, "cuda")],
+)
+def test_processes_take_turns_with_the_gpus_of_their_machine(monkeypatch, asked: str, size: int, expected: str) -> None:
+    monkeypatch.setattr("torch.cuda.is_available", lambda: True)
+    monkeypatch.setattr("torch.cuda.device_count", lambda: 2)
+    monkeypatch.setenv("LOCAL_RANK", "3")
+    assert _device(RunSettings(device=asked), Team(3 % size, size)) == expected
 
 
 def test_a_finished_file_is_left_alone(batch, tmp_path: Path, monkeypatch) -> None:

@@ -178,6 +178,8 @@ def _request(
         "users": num_users,
         "allowed": allowed,
         "denied": denied,
+        # Another kind of device rounds otherwise: its lists may differ from those that are there.
+        "device": run.torch_device().partition(":")[0],
         **settings.model_dump(include={"k", "exclude_seen", "exact", "on_unknown", "part_size"}),
     }
 
@@ -289,8 +291,8 @@ def are_integers(catalog: Catalog) -> bool:
 
 
 def _device(run: RunSettings, team: Team) -> str:
-    """The device of this process: those of one machine take turns with its GPUs."""
-    if run.device != "auto" or team.size == 1:
+    """The device of this process: those of one machine take turns with its GPUs, unless one of them is named."""
+    if run.device not in ("auto", "cuda") or team.size == 1:
         return run.device
     import torch
 
