@@ -150,7 +150,6 @@ def _save(path: Path, examples: PreferenceExamples) -> None:
 
 def _load(path: Path) -> PreferenceExamples:
     with np.load(path, allow_pickle=False) as file:
-        names = ("rows", "starts", "lengths", "rejected_PM")
-        counts = {name: int(file[name]) for name in ("num_dropped", "num_same_codes")}
-        pairs = Pairs(**{name: file[name] for name in names}, **counts)
+        arrays = (file[name] for name in ("rows", "starts", "lengths", "rejected_PM"))
+        pairs = Pairs(*arrays, num_dropped=int(file["num_dropped"]), num_same_codes=int(file["num_same_codes"]))
         return PreferenceExamples(pairs, file["reference_PC"])
