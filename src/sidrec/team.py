@@ -1,8 +1,9 @@
 """Several processes that share one piece of work, as `torchrun` starts them.
 
 What the first process found out, small results and "are we all here?" pass between them over torch's gloo backend: it
-works without a GPU, across machines, and notices at once when another process dies. Left out: gradients, which the
-training loop exchanges itself, and artefacts, which are files that the first process writes.
+works without a GPU, across machines, and notices at once, where processes meet, that one has died. Left out: gradients,
+which the training loop exchanges itself; artefacts, which are files that the first process writes; ending the others
+early, which `torchrun` does.
 """
 
 import os
@@ -21,7 +22,7 @@ Result = TypeVar("Result")
 MEETING = timedelta(minutes=5)
 """How much later than the first process the last one may start."""
 PATIENCE = timedelta(days=7)
-"""How much later it may finish. A dead one is noticed at once."""
+"""How much later it may finish. That one is dead is noticed at once by those who wait."""
 NEEDED = ("RANK", "MASTER_ADDR", "MASTER_PORT")
 
 

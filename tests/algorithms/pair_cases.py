@@ -82,3 +82,14 @@ def check_pairs(dataset, pairs, targets, spared):
         assert not set(present) & (everything if spared else seen)
         history = sequences.rows[pairs.starts[position] : chosen[position]]
         assert pairs.histories(np.array([position])).rows.tolist() == history.tolist()
+
+
+def check_codes(dataset, pairs, codes, negatives):
+    """No rejected item has the codes of the chosen one, none is missing for it, and what is kept out is counted."""
+    chosen, rejected = codes[pairs.chosen_P], codes[pairs.rejected_PM]
+    assert pairs.rejected_PM.shape[1] == negatives
+    assert (pairs.rejected_PM >= 0).all()
+    assert not (rejected == chosen[:, None]).all(-1).any()
+    assert not pairs.num_dropped
+    alike = [(codes == code).all(1).sum() - 1 for code in chosen]
+    assert pairs.num_same_codes == sum(alike) > 0

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tests.algorithms.pair_cases import check_pairs, random_dataset, with_other_future
+from tests.algorithms.pair_cases import check_codes, check_pairs, random_dataset, with_other_future
 
 from sidrec.algorithms.neighbours import NeighbourPairs, _drawn, _index, nearest_items
 from sidrec.config import RunSettings
@@ -13,7 +13,7 @@ from sidrec.embeddings.base import ItemEmbeddings, unit_length
 from sidrec.errors import ConfigError, DataError
 from sidrec.recommenders.sasrec import SASRec
 from sidrec.recommenders.tiger import Tiger
-from sidrec.testing.toy import cycle_dataset
+from sidrec.testing.toy import cycle_dataset, random_semantic_ids
 from sidrec.training.config import TrainingConfig
 
 RUN = RunSettings(device="cpu")
@@ -62,7 +62,7 @@ def test_nothing_of_the_user_is_rejected(seed, targets, spared, repeated_users, 
 def test_blind_pairs_depend_on_training_events_alone(seed):
     dataset = random_dataset(seed)
     other = with_other_future(dataset, seed + 1)
-    fields = {"spare_held_out": False, "targets": "all", "negatives": 2, "ranks": 8, "hard": 3}
+    fields = {"targets": "all", "negatives": 2, "ranks": 8, "hard": 3}
     one, two = mine(dataset, embeddings(dataset), **fields), mine(other, embeddings(dataset), **fields)
     assert np.array_equal(one.rejected_PM, two.rejected_PM)
     assert np.array_equal(one.chosen_P, two.chosen_P)
@@ -115,6 +115,17 @@ def test_by_default_neighbours_of_the_models_own_table():
     assert np.array_equal(found.rejected_PM, expected.rejected_PM)
     assert NeighbourPairs(vectors="embeddings").needs_embeddings
     assert not NeighbourPairs().needs_embeddings
+
+
+def test_items_with_the_codes_of_the_chosen_one_are_not_rejected():
+    dataset = random_dataset(4)
+    ids = random_semantic_ids(dataset.catalog, (2, 3, 2))
+    # The same codes, the same vector: they would be the nearest of all.
+    near = ItemEmbeddings(ids.codes @ [[1, 0], [0, 1], [1, 3]] + np.float32(1), "codes", dataset.catalog.digest)
+    recommender = Tiger()
+    recommender.semantic_ids = ids
+    source = NeighbourPairs(vectors="embeddings", ranks=20, hard=5, negatives=3, targets="all")
+    check_codes(dataset, source.pairs(recommender, dataset, RUN, near), ids.codes, negatives=3)
 
 
 def test_bad_requests():

@@ -74,6 +74,7 @@ GOOD = {"history": ["item-3"], "chosen": "item-5", "rejected": ["item-9"]}
         ({"chosen": "item-99"}, r"the first is 'item-99'[\s\S]*pair 2, column 'chosen'"),
         ({"history": ["item-3", "nothing"]}, r"the first is 'nothing'[\s\S]*pair 2, column 'history'"),
         ({"rejected": ["item-5"]}, r"'item-5' is chosen and rejected[\s\S]*pair 2"),
+        ({"rejected": ["item-7", "item-3", "item-7"]}, r"'item-7' is rejected twice[\s\S]*pair 2, column 'rejected'"),
         ({"rejected": []}, r"the list is empty[\s\S]*pair 2, column 'rejected'"),
         ({"history": []}, r"the list is empty[\s\S]*pair 2, column 'history'"),
         ({"chosen": ""}, r"the cell holds ''[\s\S]*pair 2, column 'chosen'[\s\S]*one item id"),

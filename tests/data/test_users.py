@@ -78,6 +78,14 @@ def test_integers_are_ids_too(tmp_path: Path) -> None:
         ]
 
 
+def test_ids_have_the_same_type_in_every_part(tmp_path: Path) -> None:
+    (tmp_path / "u.jsonl").write_text("".join(f'{{"user": {u}, "items": []}}\n' for u in (-(2**63), 3, 2**63 - 1)))
+    (tmp_path / "t.jsonl").write_text("".join(f'{{"user": "{u}", "items": []}}\n' for u in (2**63, 3, 2**64)))
+    for name, dtype in (("u.jsonl", pl.Int64), ("t.jsonl", pl.String)):
+        parts = dict(user_file(tmp_path / name).parts(1, [0, 1, 2])).values()
+        assert [users.ids.dtype for users in parts] == [dtype] * 3
+
+
 def test_arrays_and_categories_of_parquet(tmp_path: Path) -> None:
     table = pl.DataFrame({"user_id": pl.Series(["a", "b"], dtype=pl.Categorical), "items": np.array([[1, 2], [3, 4]])})
     table.write_parquet(tmp_path / "u.parquet")
@@ -113,6 +121,12 @@ BAD = {
         '{"user_id": 1, "history": []}\n{"user_id": "b", "history": []}\n',
         ["line 2", "an integer, as in the first line"],
     ),
+    "large id": (
+        "u.jsonl",
+        '{"user_id": 1, "history": []}\n{"user_id": 9223372036854775808, "history": []}\n',
+        ["line 2", "'user_id'", "64 bits", '"9223372036854775808"'],
+    ),
+    "larger id": ("u.jsonl", '{"user_id": 18446744073709551616, "history": []}\n', ["line 1", "64 bits"]),
     "call": ("u.csv", "user_id,history\na,[1]\nb,\"__import__('os')\"\n", ["u.csv, line 3", "'history'"]),
     "torn": ("u.csv", 'user_id,history\na,"[1, 2"\n', ["line 2", "'history'"]),
     "cells": ("u.csv", "user_id,history\na,[1],2\n", ["line 2", "3 cells"]),

@@ -8,6 +8,7 @@ from tests.recommenders.generative_cases import RAGGED, RUN, VARIANTS, Reference
 from sidrec.data.sequences import Histories
 from sidrec.decoding.recommendations import Request
 from sidrec.errors import DataError
+from sidrec.recommenders import sasrec as sasrec_module
 from sidrec.recommenders.popularity import Popularity
 from sidrec.recommenders.sasrec import SASRec
 from sidrec.tasks.next_item import Prompts
@@ -98,6 +99,33 @@ def test_sasrec_is_the_log_softmax_of_its_scores(sasrec):
     assert torch.allclose(sasrec.log_probs(LONG, all_rows(sasrec, LONG)), expected, atol=1e-5)
     rows = np.array([[4, 9], [0, 23], [7, 7]])
     assert torch.allclose(sasrec.log_probs(LONG, rows), expected.gather(1, torch.from_numpy(rows)), atol=1e-5)
+
+
+def gradients(recommender, logps):
+    weights = [weight for weight in recommender.model.parameters() if weight.requires_grad]
+    return torch.autograd.grad((logps * torch.arange(1.0, 4.0)).sum(), weights)
+
+
+@pytest.mark.parametrize("max_logits", [1, 3 * 5, 3 * 24])
+def test_sasrec_holds_few_logits_and_has_the_same_values_and_gradients(sasrec, monkeypatch, max_logits):
+    monkeypatch.setattr(sasrec_module, "MAX_LOGITS", max_logits)
+    rows = np.array([[4, 9, 4], [0, 23, 1], [7, 7, 2]])
+    logits = sasrec.model.scores(torch.tensor([[11, 2, 9, 10], [5, 0, 0, 0], [0] * 4]), torch.tensor([4, 1, 0]))
+    plain = logits.log_softmax(-1).gather(1, torch.from_numpy(rows))
+    sizes, product = [], torch.Tensor.__matmul__
+
+    def watched(one, two):
+        found = product(one, two)
+        sizes.append(found.numel() if found.shape[-1] != 16 else 0)
+        return found
+
+    with monkeypatch.context() as patch:
+        patch.setattr(torch.Tensor, "__matmul__", watched)
+        found = sasrec.log_probs(LONG, rows)
+    assert 0 < max(sizes) <= max(max_logits, 3), "one item of each user is the least"
+    torch.testing.assert_close(found, plain)
+    for one, other in zip(gradients(sasrec, found), gradients(sasrec, plain), strict=True):
+        torch.testing.assert_close(one, other)
 
 
 def test_what_is_ranked_first_is_likeliest(sasrec):

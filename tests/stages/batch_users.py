@@ -3,6 +3,7 @@
 python -m tests.stages.batch_users FOLDER OUTPUT [PARTS] makes the file OUTPUT, and kills itself after PARTS parts.
 """
 
+import json
 import os
 import signal
 import sys
@@ -12,7 +13,7 @@ import polars as pl
 from tests.stages.fake_recommender import Cycle, save_dataset, save_recommender
 
 from sidrec.stages.layout import RunFolder
-from sidrec.stages.parts import Parts
+from sidrec.stages.parts import Parts, key_of
 from sidrec.stages.recommend_users import BatchConfig, recommend_users
 from sidrec.team import launched
 from sidrec.testing.toy import cycle_dataset
@@ -29,6 +30,12 @@ def prepare(folder: Path) -> tuple[Path, Path]:
     users = folder / "users.parquet"
     pl.DataFrame({"user_id": range(NUM_USERS), "history": HISTORIES}).write_parquet(users)
     return save_recommender(run, "cycle", Cycle(), dataset), users
+
+
+def parts_of(output: Path) -> Parts:
+    """The parts of the run that owns the folder beside an output; none where there is no folder."""
+    request = Parts(output, 0).folder / "request.json"
+    return Parts(output, key_of(json.loads(request.read_text())) if request.is_file() else 0)
 
 
 def main(folder: Path, output: Path, kill_after: int | None) -> None:

@@ -3,13 +3,14 @@
 import csv
 import json
 import os
+from collections.abc import Generator
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
 import polars as pl
 import pytest
-from tests.stages.batch_users import HISTORIES, NUM_USERS, SETTINGS, SIZE, prepare
+from tests.stages.batch_users import HISTORIES, NUM_USERS, SETTINGS, SIZE, parts_of, prepare
 from tests.stages.fake_recommender import Cycle
 
 from sidrec.config import RunSettings
@@ -18,7 +19,8 @@ from sidrec.data.literals import parse_list
 from sidrec.errors import ArtifactError, DataError
 from sidrec.recommenders.base import Recommender
 from sidrec.stages.parts import Parts, record_of
-from sidrec.stages.recommend_users import BatchConfig, are_integers, recommend_users
+from sidrec.stages.recommend_users import BatchConfig, _device, are_integers, recommend_users
+from sidrec.stages.team import Team
 
 
 @pytest.fixture(scope="module")
@@ -121,8 +123,8 @@ def test_a_stopped_run_goes_on_and_gives_the_same_bytes(batch, tmp_path: Path, m
         stop_after(parts, patch)
         with pytest.raises(StopError):
             batch()
-    assert Parts(tmp_path / "top.parquet").done() == set(range(parts))
-    assert Parts(tmp_path / "top.parquet").folder.exists() is bool(parts)
+    assert parts_of(tmp_path / "top.parquet").done() == set(range(parts))
+    assert parts_of(tmp_path / "top.parquet").folder.exists() is bool(parts)
     made_parts = []
     with monkeypatch.context() as patch:
         add = Parts.add
@@ -184,6 +186,34 @@ def test_another_input_or_list_starts_anew_too(batch, tmp_path: Path, monkeypatc
             assert batch(name, **more).resumed == 0
 
 
+def test_another_kind_of_device_starts_anew_and_another_number_does_not(batch, monkeypatch) -> None:
+    kind = "cuda:0"
+    monkeypatch.setattr(RunSettings, "torch_device", lambda _: kind)
+    with monkeypatch.context() as patch:
+        stop_after(2, patch)
+        with pytest.raises(StopError):
+            batch()
+    with monkeypatch.context() as patch:
+        kind = "cuda:1"
+        stop_after(1, patch)
+        with pytest.raises(StopError):
+            batch()
+    kind = "cpu"
+    with pytest.warns(UserWarning, match="3 finished parts .*changed: device"):
+        assert batch().resumed == 0
+
+
+@pytest.mark.parametrize(
+    ("asked", "size", "expected"),
+    [("auto", 4, "cuda:1"), ("cuda", 4, "cuda:1"), ("cuda:0", 4, "cuda:0"), ("cpu", 4, "cpu"), ("cuda", 1, "cuda")],
+)
+def test_processes_take_turns_with_the_gpus_of_their_machine(monkeypatch, asked: str, size: int, expected: str) -> None:
+    monkeypatch.setattr("torch.cuda.is_available", lambda: True)
+    monkeypatch.setattr("torch.cuda.device_count", lambda: 2)
+    monkeypatch.setenv("LOCAL_RANK", "3")
+    assert _device(RunSettings(device=asked), Team(3 % size, size)) == expected
+
+
 def test_a_finished_file_is_left_alone(batch, tmp_path: Path, monkeypatch) -> None:
     target = batch().path
     with monkeypatch.context() as patch:
@@ -212,26 +242,93 @@ def test_places_that_are_refused(made, batch, tmp_path: Path) -> None:
 
 
 def test_two_runs_do_not_write_one_file(batch, tmp_path: Path) -> None:
-    with Parts(tmp_path / "top.parquet").locked(), pytest.raises(ArtifactError, match="another process"):
+    with parts_of(tmp_path / "top.parquet").locked(), pytest.raises(ArtifactError, match="another process"):
         batch()
 
 
+def test_a_process_that_outlives_its_run_adds_nothing_to_the_file_of_another(
+    batch, tmp_path: Path, monkeypatch
+) -> None:
+    with monkeypatch.context() as patch:
+        stop_after(2, patch)
+        with pytest.raises(StopError):
+            batch()
+    survivor, add = parts_of(tmp_path / "top.parquet"), Parts.add
+    table = pl.read_parquet(survivor.path(1))
+
+    def add_and_outlive(self, number, found):
+        add(self, number, found)
+        add(survivor, number, table)
+
+    monkeypatch.setattr(Parts, "add", add_and_outlive)
+    with pytest.warns(UserWarning, match="changed: k"):
+        report = batch(settings=SETTINGS.model_copy(update={"k": 2}))
+    assert pl.read_parquet(report.path)["items"].list.len().unique().to_list() == [2]
+    assert pl.read_parquet(report.path)["user_id"].to_list() == list(range(NUM_USERS))
+    with pytest.raises(ArtifactError, match=r"has gone[\s\S]*another run finished the file"):
+        add(survivor, 6, table)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["top.parquet", "top.parquet.json"]
+
+
 def test_damaged_parts_are_not_joined(batch, tmp_path: Path, monkeypatch) -> None:
-    for damage, words in ((lambda path: path.write_bytes(b"PAR1"), "damaged"), (halve, "instead of 50")):
+    damages = (
+        (lambda path: path.write_bytes(b"PAR1"), "damaged", "delete that file"),
+        (lambda path: path.unlink(), "damaged", "delete that file"),
+        (lambda path: pl.read_parquet(path).cast({"user_id": pl.UInt64}).write_parquet(path), "types", "that file"),
+        (lambda path: pl.read_parquet(path)[:4].write_parquet(path), "instead of 50", "delete that folder"),
+    )
+    for damage, words, advice in damages:
         with monkeypatch.context() as patch:
-            stop_after(6, patch)
+            patch.setattr(Parts, "join", lambda *_, **__: (_ for _ in ()).throw(StopError))
             with pytest.raises(StopError):
                 batch()
-        damage(Parts(tmp_path / "top.parquet").path(3))
-        with pytest.raises(ArtifactError, match=words) as error:
-            batch()
-        assert "delete that folder" in str(error.value)
+        parts = parts_of(tmp_path / "top.parquet")
+        damage(parts.path(3))
+        with monkeypatch.context() as patch:
+            patch.setattr(Parts, "done", lambda self: set(range(7)))
+            with pytest.raises(ArtifactError, match=words) as error:
+                batch()
+        assert advice in str(error.value)
         assert not (tmp_path / "top.parquet").exists()
-        Parts(tmp_path / "top.parquet").remove()
+        parts.remove()
 
 
-def halve(path: Path) -> None:
-    pl.read_parquet(path)[:4].write_parquet(path)
+@contextmanager
+def full_disk(free: int) -> Generator[None]:
+    """No file may grow larger than this."""
+    import resource
+    import signal
+
+    kind, (soft, hard) = resource.RLIMIT_FSIZE, resource.getrlimit(resource.RLIMIT_FSIZE)
+    before = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    resource.setrlimit(kind, (free, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(kind, (soft, hard))
+        signal.signal(signal.SIGXFSZ, before)
+
+
+@pytest.mark.skipif(os.name != "posix", reason="a limit of the size of files stands for a full disk")
+@pytest.mark.parametrize("name", ["top.parquet", "top.csv", "top.jsonl"])
+@pytest.mark.parametrize("method", ["join", "add"])
+def test_a_full_disk_is_no_damage(batch, tmp_path: Path, monkeypatch, name: str, method: str) -> None:
+    whole = batch(f"whole-{name}").path.read_bytes()
+    work = getattr(Parts, method)
+
+    def on_a_full_disk(*given, **more):
+        with full_disk(64):
+            return work(*given, **more)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Parts, method, on_a_full_disk)
+        with pytest.raises(ArtifactError, match=r"cannot be written: .*[\s\S]*free disk space") as error:
+            batch(name)
+    assert "damaged" not in str(error.value)
+    assert parts_of(tmp_path / name).done() == (set(range(7)) if method == "join" else set())
+    report = batch(name)
+    assert report.resumed == (NUM_USERS if method == "join" else 0)
+    assert report.path.read_bytes() == whole
 
 
 def test_unknown_items_are_named_or_left_out(batch, tmp_path: Path) -> None:

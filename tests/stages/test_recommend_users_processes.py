@@ -10,11 +10,10 @@ from pathlib import Path
 
 import polars as pl
 import pytest
-from tests.stages.batch_users import SETTINGS, prepare
+from tests.stages.batch_users import SETTINGS, parts_of, prepare
 
 from sidrec import team
 from sidrec.errors import ConfigError
-from sidrec.stages.parts import Parts
 from sidrec.stages.recommend_users import recommend_users
 from sidrec.team import Team, TeamError, launched
 
@@ -63,7 +62,7 @@ def test_a_killed_run_loses_a_part_and_ends_in_the_same_file(folder: Path, tmp_p
     output = tmp_path / "top.parquet"
     killed = start(folder, output, 3)
     assert killed.wait(timeout=120) == -signal.SIGKILL
-    assert Parts(output).done() == {0, 1, 2}
+    assert parts_of(output).done() == {0, 1, 2}
     assert not output.exists()
     assert go_on(folder, output) == 3 * SETTINGS.part_size
     assert output.read_bytes() == (folder / "whole.parquet").read_bytes()
@@ -88,7 +87,7 @@ def test_when_one_of_two_is_killed_the_other_ends_and_one_can_go_on(folder: Path
     assert time.monotonic() - started < 60
     assert "another of the 2 processes has ended" in both[1 - killed].stderr.read()
     assert not output.exists()
-    assert Parts(output).done() == ({0, 1, 3, 5} if killed == 0 else {0, 1, 2, 4, 6})
+    assert parts_of(output).done() == ({0, 1, 3, 5} if killed == 0 else {0, 1, 2, 4, 6})
     assert go_on(folder, output) > 0
     assert output.read_bytes() == (folder / "whole.parquet").read_bytes()
 

@@ -88,6 +88,7 @@ def test_the_gate_is_the_evaluation_on_validation_users(made: RunFolder) -> None
     ]
     assert gate["start"] == pytest.approx(scores[0])
     assert scores[1] == pytest.approx(max(gate["start"], gate["tuned"]))
+    assert gate["difference"] == pytest.approx(gate["tuned"] - gate["start"])
     assert gate["kept"] == ("tuned" if gate["tuned"] > gate["start"] else "start")
 
 

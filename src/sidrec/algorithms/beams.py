@@ -40,7 +40,7 @@ class BeamPairs(PairSource):
         """Pairs of the dataset's training targets with the best wrong items, best first."""
         del embeddings
         config: BeamPairs.Config = self.config
-        chosen = Chosen.of(dataset, config)
+        chosen = Chosen.of(dataset, config, recommender)
         size = max(1, min(USERS_AT_ONCE, MASKED_AT_ONCE // len(dataset.catalog)))
         parts: list[IntArray] = []
         with run.progress("mine pairs", len(chosen)) as advance:
@@ -48,15 +48,15 @@ class BeamPairs(PairSource):
                 block = np.arange(first, min(first + size, len(chosen)))
                 parts.append(self._best_wrong(recommender, dataset, chosen, block, replace(run, progress=Silent())))
                 advance(len(block))
-        return Pairs.of(dataset, chosen.examples, np.concatenate(parts))
+        return Pairs.of(dataset, chosen, np.concatenate(parts))
 
     def _best_wrong(
         self, recommender: Recommender, dataset: Dataset, chosen: Chosen, block: IntArray, run: RunSettings
     ) -> IntArray:
-        """Rejected items int32[B, M] of some examples; -1 for users who own the whole catalogue."""
-        own = chosen.own.take(chosen.owners[block])
+        """Rejected items int32[B, M] of some examples; -1 for users to whom no item is left."""
+        barred = chosen.barred(block)
         denied_BN = np.zeros((len(block), len(dataset.catalog)), np.bool_)
-        denied_BN[own.owners, own.rows] = True
+        denied_BN[barred.owners, barred.rows] = True
         out_BM = np.full((len(block), self.config.negatives), -1, np.int32)
         users = np.flatnonzero(~denied_BN.all(axis=1))
         if len(users):

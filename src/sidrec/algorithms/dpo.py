@@ -18,8 +18,10 @@ from torch import Tensor
 from sidrec.algorithms.base import Algorithm, AlgorithmConfig, TuneReport
 from sidrec.algorithms.pairs import Pairs, PairSource
 from sidrec.algorithms.preference import PreferenceExamples, PreferenceModel, reference_log_probs
+from sidrec.atomic import commit
 from sidrec.config import Config, RunSettings, build, slot
 from sidrec.data.dataset import Dataset
+from sidrec.data.sequences import Histories
 from sidrec.embeddings.base import ItemEmbeddings
 from sidrec.recommenders.base import Recommender, Validate
 from sidrec.registry import kinds_text
@@ -51,8 +53,9 @@ class DPO(Algorithm):
             slot("pairs"),
             Field(description=f"Where chosen and rejected items come from: {kinds_text('pairs')}."),
         ] = "neighbours"  # type: ignore[assignment]  # The slot makes a Config of the name.
-        dropout: bool = True
-        """Whether the model keeps its dropout while it is tuned; the reference never has any."""
+        dropout: bool = False
+        """Whether the model keeps its dropout while it is tuned. The reference never has any: with it the two differ
+        before anything is learnt."""
 
         @model_validator(mode="after")
         def _smoothing_is_used(self) -> Self:
@@ -86,10 +89,15 @@ class DPO(Algorithm):
             DataError: the recommender gives no log-probabilities, or there are no pairs.
         """
         config: DPO.Config = self.config
+        # Asked once, before hours of mining, for those that give no log-probabilities.
+        with recommender.evaluating(run):
+            recommender.log_probs(Histories.of([[0]]), np.zeros((1, 1), np.int64))
         vectors = None if embeddings is None else embeddings.vectors
         if run.scratch is not None:
             train, sequences = dataset.split.train, dataset.sequences
-            data = [sequences.rows, sequences.offsets, train.users, train.cuts, vectors, self.sources()]
+            ids = None if recommender.semantic_ids is None else recommender.semantic_ids.digest
+            start = [recommender.config.model_dump(mode="json"), ids]
+            data = [sequences.rows, sequences.offsets, train.users, train.cuts, vectors, self.sources(), start]
             run = replace(run, scratch=run.scratch / start_digest(recommender.model, data, config, run)[:12])
         examples = self._examples(recommender, dataset, run, embeddings)
         smoothing = {"label_smoothing": config.label_smoothing} if config.loss == "sigmoid" else {}
@@ -105,6 +113,8 @@ class DPO(Algorithm):
             "pairs": len(pairs),
             "rejected": int((pairs.rejected_PM >= 0).sum()),
             "without_rejected": pairs.num_dropped,
+            "barred_for_same_codes": pairs.num_same_codes,
+            "spares_held_out": self._source.spares_held_out,
             "reference_accuracy": examples.reference_accuracy,
         }
         return TuneReport(report, report.kept_start, figures)
@@ -121,22 +131,25 @@ class DPO(Algorithm):
         if path is not None and path.is_file():
             return _load(path)
         pairs = self._source.pairs(recommender, dataset, run, embeddings)
-        examples = PreferenceExamples(pairs, reference_log_probs(recommender, pairs, run))
+        reference_PC = reference_log_probs(recommender, pairs, run, self.config.training.precision)
+        examples = PreferenceExamples(pairs, reference_PC)
         if path is not None:
             _save(path, examples)
         return examples
 
 
 def _save(path: Path, examples: PreferenceExamples) -> None:
-    """Write the file under another name and rename it, so that it is whole or absent."""
+    def write(place: Path) -> None:
+        # Opened here, because numpy gives a name another ending.
+        with place.open("wb") as file:
+            np.savez(file, allow_pickle=False, reference_PC=examples.reference_PC, **vars(examples.pairs))
+
     path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name("partial.npz")
-    np.savez(partial, allow_pickle=False, reference_PC=examples.reference_PC, **vars(examples.pairs))
-    partial.replace(path)
+    commit(path, write)
 
 
 def _load(path: Path) -> PreferenceExamples:
     with np.load(path, allow_pickle=False) as file:
-        names = ("rows", "starts", "lengths", "rejected_PM")
-        pairs = Pairs(**{name: file[name] for name in names}, num_dropped=int(file["num_dropped"]))
+        arrays = (file[name] for name in ("rows", "starts", "lengths", "rejected_PM"))
+        pairs = Pairs(*arrays, num_dropped=int(file["num_dropped"]), num_same_codes=int(file["num_same_codes"]))
         return PreferenceExamples(pairs, file["reference_PC"])

@@ -61,7 +61,7 @@ class NeighbourPairs(PairSource):
             DataError: there are no vectors, or they are of another catalogue.
         """
         config: NeighbourPairs.Config = self.config
-        chosen = Chosen.of(dataset, config)
+        chosen = Chosen.of(dataset, config, recommender)
         vectors_ND = unit_length(self._vectors(recommender, dataset, embeddings)).astype(np.float32)
         index, draw = _index(vectors_ND), generator(run.seed, "neighbour pairs")
         targets = dataset.sequences.targets(chosen.examples.users, chosen.examples.cuts)
@@ -69,11 +69,11 @@ class NeighbourPairs(PairSource):
         with run.progress("mine pairs", len(chosen)) as advance:
             for first in range(0, len(chosen), EXAMPLES_AT_ONCE):
                 block = slice(first, first + EXAMPLES_AT_ONCE)
-                own = chosen.own.take(chosen.owners[block])
-                found_BR = nearest_items(index, vectors_ND, targets[block], own, config.ranks)
+                barred = chosen.barred(block)
+                found_BR = nearest_items(index, vectors_ND, targets[block], barred, config.ranks)
                 parts.append(_drawn(found_BR, config, draw))
-                advance(len(own))
-        return Pairs.of(dataset, chosen.examples, np.concatenate(parts))
+                advance(len(barred))
+        return Pairs.of(dataset, chosen, np.concatenate(parts))
 
     def _vectors(self, recommender: Recommender, dataset: Dataset, embeddings: ItemEmbeddings | None) -> FloatArray:
         if self.config.vectors == "model":
@@ -96,22 +96,22 @@ def _index(vectors_ND: FloatArray) -> Any:
     return index
 
 
-def nearest_items(index: Any, vectors_ND: FloatArray, items_B: IntArray, own: Histories, ranks: int) -> IntArray:
+def nearest_items(index: Any, vectors_ND: FloatArray, items_B: IntArray, barred: Histories, ranks: int) -> IntArray:
     """Nearest other items int64[B, R] of some items, best first; -1 where there are fewer.
 
     Args:
         index: of faiss, over the vectors.
         vectors_ND: float32[N, D] of unit length; an item whose vector is 0 has no neighbours and is none.
         items_B: int[B], whose neighbours are wanted.
-        own: for each item what may not be found: B lists, which hold the item itself.
+        barred: for each item what may not be found: B lists, which hold the item itself.
         ranks: R.
     """
     num_items, lines = len(vectors_ND), np.arange(len(items_B))
-    width = min(num_items, ranks + int(own.lengths.max(initial=0)))
+    width = min(num_items, ranks + int(barred.lengths.max(initial=0)))
     found_BK: IntArray = index.search(np.ascontiguousarray(vectors_ND[items_B]), width)[1].astype(np.int64)
     is_blank = ~np.any(vectors_ND, axis=1)
-    is_own = np.isin(lines[:, None] * num_items + found_BK, own.owners * num_items + own.rows)
-    kept_BK = (found_BK >= 0) & ~is_own & ~is_blank[found_BK] & ~is_blank[items_B][:, None]
+    is_barred = np.isin(lines[:, None] * num_items + found_BK, barred.owners * num_items + barred.rows)
+    kept_BK = (found_BK >= 0) & ~is_barred & ~is_blank[found_BK] & ~is_blank[items_B][:, None]
     place_BK = kept_BK.cumsum(axis=1) - 1
     kept_BK &= place_BK < ranks
     out_BR = np.full((len(items_B), ranks), -1, np.int64)

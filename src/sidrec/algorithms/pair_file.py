@@ -68,6 +68,12 @@ class FilePairs(PairSource):
         for line, (row, others) in enumerate(zip(chosen_P, rejected, strict=True)):
             if row in others:
                 raise DataError(f"'{chosen[line]}' is chosen and rejected", where=_where(path, line, REJECTED))
+            found, counts = np.unique(others, return_counts=True)
+            if len(found) < len(others):
+                twice = catalog.ids[found[counts > 1][0]]
+                raise DataError(
+                    f"'{twice}' is rejected twice", where=_where(path, line, REJECTED), expected="each once"
+                )
         if Columns.HISTORY in table:
             histories = [
                 _rows(catalog, value, path, line, Columns.HISTORY) for line, value in enumerate(table[Columns.HISTORY])

@@ -32,6 +32,7 @@ class Pairs:
         lengths: int64[P], items of the history, at least 1; the chosen item stands behind it.
         rejected_PM: int32[P, M], item rows, the present ones first; -1 where there are fewer. At least one a pair.
         num_dropped: examples for which no rejected item was found, and which are no pairs.
+        num_same_codes: items that could not be rejected, because they have the chosen item's codes; over all examples.
     """
 
     rows: IntArray
@@ -39,10 +40,11 @@ class Pairs:
     lengths: IntArray
     rejected_PM: IntArray
     num_dropped: int = 0
+    num_same_codes: int = 0
 
     @classmethod
-    def of(cls, dataset: Dataset, examples: Examples, rejected_PM: IntArray) -> "Pairs":
-        """Pairs of a dataset's examples; those without any rejected item are dropped.
+    def of(cls, dataset: Dataset, chosen: "Chosen", rejected_PM: IntArray) -> "Pairs":
+        """Pairs of a dataset's chosen items; those without any rejected item are dropped.
 
         Raises:
             DataError: no pair is left.
@@ -53,10 +55,10 @@ class Pairs:
                 f"none of {len(kept)} training targets has an item that it could be preferred to",
                 next="take more neighbours, or a larger catalogue",
             )
-        users, cuts = examples.users[kept], examples.cuts[kept]
+        users, cuts = chosen.examples.users[kept], chosen.examples.cuts[kept]
         starts = dataset.sequences.offsets[users].astype(np.int64)
-        rows = dataset.sequences.rows
-        return cls(rows, starts, cuts.astype(np.int64), rejected_PM[kept].astype(np.int32), int((~kept).sum()))
+        counts = int((~kept).sum()), chosen.num_same_codes
+        return cls(dataset.sequences.rows, starts, cuts.astype(np.int64), rejected_PM[kept].astype(np.int32), *counts)
 
     def __len__(self) -> int:
         return len(self.starts)
@@ -84,9 +86,9 @@ class MiningConfig(Config):
     """Which training targets are chosen items: each user's last one, or all of them."""
     negatives: int = Field(default=1, ge=1)
     """Rejected items of each chosen one; fewer where there are not so many."""
-    spare_held_out: bool = True
-    """Never reject a user's own validation and test targets. That they are spared is something that training then
-    knows of them; false mines as in production, where the future is not known and may be rejected."""
+    spare_held_out: bool = False
+    """Never reject a user's own validation and test targets. This is a leak: what is pushed down depends on them, and
+    validation, which decides what is kept, flatters. For comparison with scripts that filter by whole histories."""
 
 
 @dataclass(frozen=True)
@@ -97,18 +99,23 @@ class Chosen:
         examples: training targets.
         own: items of each user, in any order.
         owners: int64[P], the user in `own` of each example.
+        alike: lists of items that the recommender cannot tell apart.
+        groups: int64[P], the list in `alike` of each example's item.
     """
 
     examples: Examples
     own: Histories
     owners: IntArray
+    alike: Histories
+    groups: IntArray
 
     @classmethod
-    def of(cls, dataset: Dataset, config: MiningConfig) -> "Chosen":
+    def of(cls, dataset: Dataset, config: MiningConfig, recommender: Recommender) -> "Chosen":
         """The training targets that a configuration chooses.
 
-        Own items are all events of a user, also in other lines of a "given" split, or with `spare_held_out`
-        off only those up to each line's last training target.
+        Own items are those of a user up to the last training target of each line of a "given" split, or with
+        `spare_held_out` all of them. Items are alike if they have the same codes: a pair of them has no margin,
+        whatever is learnt.
 
         Raises:
             DataError: there are no training targets.
@@ -133,10 +140,35 @@ class Chosen:
             is_last = np.append(sorted_users[1:] != sorted_users[:-1], True)
             last = np.sort(by_user[is_last])
             examples = Examples(train.users[last], train.cuts[last])
-        return cls(examples, own, user_of_line[examples.users])
+        ids = recommender.semantic_ids
+        group_of = np.arange(len(dataset.catalog)) if ids is None else ids.group_of
+        alike = _members(group_of)
+        groups = group_of[sequences.targets(examples.users, examples.cuts)]
+        return cls(examples, own, user_of_line[examples.users], alike, groups)
 
     def __len__(self) -> int:
         return len(self.examples)
+
+    @property
+    def num_same_codes(self) -> int:
+        """Items that have the codes of an example's item without being it, over all examples."""
+        return int((self.alike.lengths[self.groups] - 1).sum())
+
+    def barred(self, block: IntArray | slice) -> Histories:
+        """What must not be rejected: B lists of the user's own items and those like the chosen one, in any order."""
+        own, alike = self.own.take(self.owners[block]), self.alike.take(self.groups[block])
+        order = np.argsort(np.concatenate([own.owners, alike.owners]), kind="stable")
+        return Histories(np.concatenate([own.rows, alike.rows])[order], own.offsets + alike.offsets)
+
+
+def _members(group_of: IntArray) -> Histories:
+    """The items of each group, from the group of each item.
+
+    >>> _members(np.array([1, 0, 1]))[1].tolist()
+    [0, 2]
+    """
+    ends = np.cumsum(np.bincount(group_of))
+    return Histories(np.argsort(group_of, kind="stable").astype(np.int32), np.concatenate([[0], ends]).astype(np.int64))
 
 
 class PairSource(Part, ABC):
@@ -146,6 +178,11 @@ class PairSource(Part, ABC):
     def needs_embeddings(self) -> bool:
         """Whether item vectors from outside the recommender are needed."""
         return False
+
+    @property
+    def spares_held_out(self) -> bool:
+        """Whether validation and test targets decide what is rejected, which is a leak."""
+        return isinstance(self.config, MiningConfig) and self.config.spare_held_out
 
     def sources(self) -> dict[str, str]:
         """Role → digest of files outside the run."""

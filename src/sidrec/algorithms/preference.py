@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -76,7 +76,7 @@ class PreferenceModel(nn.Module):
     """
 
     def __init__(
-        self, recommender: Recommender, loss: Callable[[Tensor, Tensor, Tensor], Tensor], dropout: bool = True
+        self, recommender: Recommender, loss: Callable[[Tensor, Tensor, Tensor], Tensor], dropout: bool = False
     ) -> None:
         super().__init__()
         self.policy: nn.Module = recommender.model
@@ -109,15 +109,25 @@ class PreferenceModel(nn.Module):
         return PreferenceOutput(loss=self._loss(ratios_BC[:, 0], ratios_BC[:, 1:], present_BM).mean())
 
 
-def reference_log_probs(recommender: Recommender, pairs: Pairs, run: RunSettings) -> FloatArray:
-    """Log-probabilities float32[P, 1 + M] of the pairs' items, without dropout and gradients; 0 where there is none."""
+def reference_log_probs(
+    recommender: Recommender, pairs: Pairs, run: RunSettings, precision: Literal["fp32", "bf16"] = "fp32"
+) -> FloatArray:
+    """Log-probabilities float32[P, 1 + M] of the pairs' items, without dropout and gradients; 0 where there is none.
+
+    Args:
+        recommender: in its first state.
+        pairs: P of them.
+        run: device, progress.
+        precision: in which the policy is going to be trained: rounded otherwise, the two would differ from the start.
+    """
     out_PC = np.zeros((len(pairs), 1 + pairs.rejected_PM.shape[1]), np.float32)
     order = np.argsort(pairs.lengths, kind="stable")
-    with recommender.evaluating(run), run.progress("reference", len(pairs)) as advance:
+    with recommender.evaluating(run) as model, run.progress("reference", len(pairs)) as advance:
         for first in range(0, len(pairs), PAIRS_AT_ONCE):
             batch = order[first : first + PAIRS_AT_ONCE]
             items_BC = pairs.items(batch)
-            found_BC = recommender.log_probs(pairs.histories(batch), np.maximum(items_BC, 0))
+            with torch.autocast(model.device.type, torch.bfloat16, enabled=precision == "bf16"):
+                found_BC = recommender.log_probs(pairs.histories(batch), np.maximum(items_BC, 0))
             out_PC[batch] = np.where(items_BC >= 0, found_BC.float().cpu().numpy(), 0)
             advance(len(batch))
     return out_PC

@@ -133,11 +133,12 @@ def print_outcome(stage: str, result: "StageResult", *, as_json: bool) -> None:
 def gate_line(gate: Mapping[str, Any]) -> str:
     """Whether tuning helped, by which figures.
 
-    >>> gate_line({"metric": "ndcg@10", "start": 0.0542, "tuned": 0.0531, "kept": "start"})
-    'validation ndcg@10: 0.0542 before, 0.0531 at best after tuning; the start was kept, weights and all'
+    >>> gate_line({"metric": "ndcg@10", "start": 0.0542, "tuned": 0.0531, "difference": -0.0011, "kept": "start"})
+    'validation ndcg@10: 0.0542 before, 0.0531 (-0.0011) at best after tuning; the start was kept, weights and all'
     """
     kept = "the tuned state was kept" if gate["kept"] == "tuned" else "the start was kept, weights and all"
-    return f"validation {gate['metric']}: {gate['start']:.4f} before, {gate['tuned']:.4f} at best after tuning; {kept}"
+    after = f"{gate['tuned']:.4f} ({gate['difference']:+.4f}) at best after tuning"
+    return f"validation {gate['metric']}: {gate['start']:.4f} before, {after}; {kept}"
 
 
 def code_lines(summary: Mapping[str, Any]) -> list[str]:

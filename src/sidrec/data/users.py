@@ -228,6 +228,11 @@ class TextUsers(UserFile, Generic[Record]):
     def records(self) -> Iterator[tuple[int, Record]]:
         """Line number, from 1, and text of every record."""
 
+    @property
+    def id_type(self) -> type[pl.DataType]:
+        """Of the user ids, the same in every part."""
+        return pl.String
+
     @abstractmethod
     def parsed(self, number: int, record: Record) -> tuple[str | int, list[str]]:
         """User id and item ids of a record.
@@ -255,7 +260,7 @@ class TextUsers(UserFile, Generic[Record]):
         ids, lists = zip(*(self.parsed(number, record) for number, record in records), strict=True)
         lengths = np.fromiter(map(len, lists), np.int64, len(lists))
         numbers = [number for number, _ in records]
-        return Users(pl.Series(ids), list(chain.from_iterable(lists)), lengths, numbers, self.place)
+        return Users(pl.Series(ids, dtype=self.id_type), list(chain.from_iterable(lists)), lengths, numbers, self.place)
 
 
 class CsvUsers(TextUsers[list[str]]):
@@ -311,7 +316,7 @@ def _cells_of_any_length() -> Generator[None]:
 
 
 class JsonlUsers(TextUsers[str]):
-    """One object a line; user ids are all text or all integers, as in the first line."""
+    """One object a line; user ids are all text or all integers of 64 bits, as in the first line."""
 
     def names(self) -> list[str]:
         """The keys of the first object."""
@@ -330,6 +335,11 @@ class JsonlUsers(TextUsers[str]):
                 if not line.isspace():
                     yield number, line
 
+    @property
+    def id_type(self) -> type[pl.DataType]:
+        """Integers of 64 bits where the first line has one."""
+        return pl.Int64 if type(self._first[self.columns[0]]) is int else pl.String
+
     def parsed(self, number: int, record: str) -> tuple[str | int, list[str]]:
         """User id and item ids of a line."""
         value = json_object(record, f"{self.place} {number}")
@@ -337,10 +347,13 @@ class JsonlUsers(TextUsers[str]):
             if name not in value:
                 raise self.wrong("the key is missing", number, column, "the same keys in every line")
         user, items = (value[name] for name in self.columns)
-        kind = int if type(self._first[self.columns[0]]) is int else str
+        kind = int if self.id_type is pl.Int64 else str
         if type(user) is not kind or user == "":
             kinds = "an integer, as in the first line" if kind is int else "text"
             raise self.wrong(f"the user id is {json.dumps(user)}", number, 0, kinds)
+        if isinstance(user, int) and not -(2**63) <= user < 2**63:
+            kinds = f'one of 64 bits with a sign; quote larger ones in all lines: "{user}"'
+            raise self.wrong(f"the user id is {user}", number, 0, kinds)
         if items is not None and not (isinstance(items, list) and all(type(item) in (str, int) for item in items)):
             raise self.wrong(
                 f"the key holds {json.dumps(items)[:60]}", number, 1, '["first item id", "second item id"]'

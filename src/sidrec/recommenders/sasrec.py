@@ -34,6 +34,9 @@ from sidrec.types import FloatArray, IntArray
 
 __all__ = ["SASRec"]
 
+MAX_LOGITS = 2**22
+"""Logits held at once for log-probabilities (16 MiB of float32)."""
+
 
 class SASRec(Recommender):
     """Predicts the next item at every position of a sequence by a causal transformer over item rows.
@@ -180,16 +183,21 @@ class SASRec(Recommender):
     def rank(self, histories: Histories, request: Request, run: RunSettings) -> Recommendations:
         """The items with the largest logits after each user's latest items."""
         with self.evaluating(run):
-            return rank_scores(self._logits, len(self.catalog), histories, request, run)
+            return rank_scores(
+                lambda batch: self.model.scores(*self._read(batch)), len(self.catalog), histories, request, run
+            )
 
     def log_probs(self, histories: Histories, rows_BM: IntArray) -> Tensor:
-        """Log-softmax float32[B, M] over all items; arguments are those of `Recommender.log_probs`."""
-        _ = self.catalog
-        logits_BN = self._logits(histories)
-        return logits_BN.log_softmax(-1).gather(1, torch.from_numpy(rows_BM.astype(np.int64)).to(logits_BN.device))
+        """Log-softmax float32[B, M] over all items; arguments are those of `Recommender.log_probs`.
 
-    def _logits(self, histories: Histories) -> Tensor:
-        """float32[B, N], logits of every item as the next one after each user's latest items."""
+        Of a large catalogue, logits of some items are held at a time, and computed again for the gradients.
+        """
+        _ = self.catalog
+        rows = torch.from_numpy(rows_BM.astype(np.int64)).to(self.model.device)
+        return self.model.log_probs(*self._read(histories), rows, MAX_LOGITS)
+
+    def _read(self, histories: Histories) -> tuple[Tensor, Tensor]:
+        """Each user's latest items int64[B, T], and how many there are."""
         recent, device = histories.last(self.config.max_history), self.model.device
         input_ids = torch.from_numpy(recent.padded(fill=0).astype(np.int64)).to(device)
-        return self.model.scores(input_ids, torch.from_numpy(recent.lengths).to(device))
+        return input_ids, torch.from_numpy(recent.lengths).to(device)

@@ -22,7 +22,8 @@ from sidrec.config import parse
 from sidrec.errors import DataError
 from sidrec.tasks.windows import Windows
 from sidrec.training.item_loss import ObjectiveConfig, item_loss
-from sidrec.training.objectives import IGNORE, balance_loss
+from sidrec.training.log_partition import log_partition
+from sidrec.training.objectives import IGNORE, balance_loss, item_scores
 from sidrec.types import IntArray
 
 __all__ = ["SASRecExamples", "SASRecModel", "SASRecModelConfig"]
@@ -310,10 +311,23 @@ class SASRecModel(PreTrainedModel):
         """float32[B, N]: logits of the next item after histories of the given lengths (0 allowed)."""
         if input_ids.shape[1] == 0:
             return self.popularity.repeat(len(input_ids), 1)
-        hidden: Tensor = self(input_ids).hidden
-        last = hidden[torch.arange(len(hidden), device=hidden.device), (lengths_B - 1).clamp(min=0)]
-        logits = (last @ self.output_table.T).float()
+        logits = (self._last(input_ids, lengths_B) @ self.output_table.T).float()
         return torch.where(lengths_B[:, None] > 0, logits, self.popularity)
+
+    def log_probs(self, input_ids: Tensor, lengths_B: Tensor, rows_BM: Tensor, max_logits: int) -> Tensor:
+        """float32[B, M]: log-softmax of `scores` over all items, at some of them; `max_logits` are held at once."""
+        popular_BM = self.popularity.log_softmax(-1)[rows_BM]
+        if input_ids.shape[1] == 0:
+            return popular_BM
+        last_BD, table_ND = self._last(input_ids, lengths_B), self.output_table
+        total_B = log_partition(last_BD, table_ND, slice_size=max(1, max_logits // len(last_BD)))
+        logp_BM = item_scores(last_BD, table_ND, rows_BM) - total_B[:, None]
+        return torch.where(lengths_B[:, None] > 0, logp_BM, popular_BM)
+
+    def _last(self, input_ids: Tensor, lengths_B: Tensor) -> Tensor:
+        """float[B, D], the states after the last items; without meaning where there are none."""
+        hidden: Tensor = self(input_ids).hidden
+        return hidden[torch.arange(len(hidden), device=hidden.device), (lengths_B - 1).clamp(min=0)]
 
 
 AutoConfig.register(SASRecModelConfig.model_type, SASRecModelConfig, exist_ok=True)

@@ -1,15 +1,14 @@
 """The parts of a file that is written over hours: each is whole or not there, and a later run takes them over.
 
-They stand in a hidden folder beside the file to come, with the request that they answer. A run with another request
-throws them away. When all are there they are joined, the file is renamed into place and the folder goes.
+They stand in a hidden folder beside the file to come. Each is named after the request that it answers, so that what
+is still written for another one, by a process that outlived its run, is never mixed in. A run with another request
+throws the old parts away. When all are there they are joined, the file is renamed into place and the folder goes.
 
 Parts are Parquet whatever the file will be, so that a part knows more of its users than the file may hold.
 """
 
 import csv
 import json
-import os
-import re
 import shutil
 from collections.abc import Callable, Generator, Sequence
 from contextlib import contextmanager
@@ -20,19 +19,27 @@ from typing import Any
 import polars as pl
 
 from sidrec.artifact import digest_of, file_digest
+from sidrec.atomic import commit
 from sidrec.data.columns import Columns
 from sidrec.errors import ArtifactError
 from sidrec.types import Json
 
-__all__ = ["FORMATS", "SKIPPED", "Parts", "check_free", "check_place", "finished", "record_of"]
+__all__ = ["FORMATS", "SKIPPED", "Parts", "check_free", "check_place", "finished", "key_of", "record_of"]
 
 REQUEST = "request.json"
 LOCK = "lock"
 SKIPPED = "skipped"
 """Column of a part: items of the user's history that were left out as unknown. The joined file lacks it."""
 FORMATS = (".parquet", ".csv", ".jsonl", ".ndjson")
+KEY_DIGITS = 15
+"""Of a request's digest, in the name of a part."""
 ROW_GROUP = 65_536
 """Users in a row group of a joined Parquet file."""
+
+
+def key_of(request: Json) -> int:
+    """A number, less than 2⁶³, that no two requests share."""
+    return int(digest_of(request)[:KEY_DIGITS], 16)
 
 
 @dataclass(frozen=True)
@@ -41,9 +48,11 @@ class Parts:
 
     Attributes:
         target: the file to come.
+        key: of the request that the parts answer; others in the folder are not seen.
     """
 
     target: Path
+    key: int
 
     @property
     def folder(self) -> Path:
@@ -52,12 +61,19 @@ class Parts:
 
     def path(self, number: int) -> Path:
         """The file of a part."""
-        return self.folder / f"part-{number:06d}.parquet"
+        return self.folder / f"{self._prefix}{number:06d}.parquet"
 
     def done(self) -> set[int]:
         """Numbers of the parts that are there."""
-        found = (re.fullmatch(r"part-(\d+)\.parquet", path.name) for path in self.folder.glob("part-*.parquet"))
-        return {int(match[1]) for match in found if match}
+        return {int(path.stem.removeprefix(self._prefix)) for path in self.folder.glob(f"{self._prefix}*.parquet")}
+
+    @property
+    def _prefix(self) -> str:
+        return f"part-{self.key:0{KEY_DIGITS}x}-"
+
+    def _all(self) -> list[Path]:
+        """Parts that answer whatever request."""
+        return list(self.folder.glob("part-*.parquet"))
 
     @contextmanager
     def locked(self) -> Generator[None]:
@@ -85,7 +101,7 @@ class Parts:
             try:
                 yield
             except BaseException:
-                if not self.done():
+                if not self._all():
                     self.remove()
                 raise
 
@@ -98,7 +114,7 @@ class Parts:
         """
         found = _read(self.folder / REQUEST)
         if found != request:
-            parts = self.done()
+            parts = [path for path in self._all() if not path.name.startswith(self._prefix)]
             if parts:
                 changed = sorted(name for name in request if found.get(name) != request[name])
                 tell(
@@ -106,12 +122,17 @@ class Parts:
                     f"changed: {', '.join(changed) if found else 'nobody knows what'}"
                 )
             for part in parts:
-                self.path(part).unlink()
+                part.unlink(missing_ok=True)
             commit(self.folder / REQUEST, _write_json(request))
 
     def add(self, number: int, table: pl.DataFrame) -> None:
-        """Write a part."""
-        commit(self.path(number), table.write_parquet)
+        """Write a part.
+
+        Raises:
+            ArtifactError: it cannot be written, or the folder has gone.
+        """
+        with self._writing():
+            commit(self.path(number), table.write_parquet)
 
     def join(self, num_parts: int, request: Json, *, bare_ids: bool) -> Json:
         """Put all parts together at the target and remove them; returns the figures, which a record beside it holds.
@@ -122,24 +143,26 @@ class Parts:
             bare_ids: whether a list literal holds item ids without quotes: all are integers.
 
         Raises:
-            ArtifactError: a part is damaged, or users are missing.
+            ArtifactError: a part is damaged, users are missing, or the file cannot be written.
         """
         paths = [self.path(number) for number in range(num_parts)]
-        try:
-            figures = _figures(paths)
-            if figures["users"] != request["users"]:
-                raise self._damaged(f"they hold {figures['users']} users instead of {request['users']}")
-            joined, ending = self.folder / "joined", self.target.suffix.lower()
-            commit(joined, lambda place: _join(paths, place, ending, bare_ids=bare_ids))
-        except (OSError, pl.exceptions.PolarsError) as error:
-            if isinstance(error, OSError) and error.errno is not None and not isinstance(error, FileNotFoundError):
+        joined, ending = self.folder / "joined", self.target.suffix.lower()
+        with self._writing():
+            try:
+                figures = _figures(paths)
+                if figures["users"] == request["users"]:
+                    commit(joined, lambda place: _join(paths, place, ending, bare_ids=bare_ids))
+            except (OSError, pl.exceptions.PolarsError) as error:
+                # What polars raises does not say whether it read or wrote.
+                self._check(paths, error)
                 raise
-            raise self._damaged(str(error).partition("\n")[0]) from error
-        record = {"request": request, "digest": digest_of(request), "sha256": file_digest(joined), "summary": figures}
-        commit(self.folder / "record", _write_json(record))
-        # First the record: a file without its record would be somebody else's.
-        (self.folder / "record").replace(record_of(self.target))
-        joined.replace(self.target)
+            if figures["users"] != request["users"]:
+                raise self._damaged(f"they hold {figures['users']} users instead of {request['users']}", self.folder)
+            digests = {"digest": digest_of(request), "sha256": file_digest(joined)}
+            commit(self.folder / "record", _write_json({"request": request, **digests, "summary": figures}))
+            # First the record: a file without its record would be somebody else's.
+            (self.folder / "record").replace(record_of(self.target))
+            joined.replace(self.target)
         self.remove()
         return figures
 
@@ -147,12 +170,45 @@ class Parts:
         """Remove the folder."""
         shutil.rmtree(self.folder, ignore_errors=True)
 
-    def _damaged(self, problem: str) -> ArtifactError:
+    @contextmanager
+    def _writing(self) -> Generator[None]:
+        """Turn what can go wrong in writing into an error that says that nothing is lost."""
+        try:
+            yield
+        except (OSError, pl.exceptions.PolarsError) as error:
+            if not self.folder.is_dir():
+                raise ArtifactError(
+                    "the folder of the finished parts has gone: somebody removed it, or another run finished the file",
+                    where=str(self.folder),
+                ) from error
+            raise ArtifactError(
+                f"the lists cannot be written: {_line(error)}",
+                where=str(self.folder),
+                next="free disk space and run the same command again; the finished parts are kept",
+            ) from error
+
+    def _check(self, paths: list[Path], error: Exception) -> None:
+        """Raise that a part is damaged if one of them, which did not join, cannot be read or is unlike the first."""
+        schema = None
+        for path in paths:
+            try:
+                found = pl.read_parquet(path).schema
+            except (OSError, pl.exceptions.PolarsError) as damage:
+                raise self._damaged(_line(damage), path) from damage
+            schema = schema or found
+            if found != schema:
+                raise self._damaged("it holds other columns or types than the first one", path) from error
+
+    def _damaged(self, problem: str, place: Path) -> ArtifactError:
         return ArtifactError(
             f"the finished parts are damaged: {problem}",
-            where=str(self.folder),
-            next="delete that folder and run the same command again",
+            where=str(place),
+            next=f"delete that {'folder' if place == self.folder else 'file'} and run the same command again",
         )
+
+
+def _line(error: Exception) -> str:
+    return str(error).partition("\n")[0]
 
 
 def record_of(target: Path) -> Path:
@@ -198,18 +254,6 @@ def check_free(target: Path) -> None:
             expected="an empty place, or the finished output of the same command",
             next="choose another output, or overwrite this one with --force",
         )
-
-
-def commit(path: Path, write: Callable[[Path], object]) -> None:
-    """Let a file be written beside its place, and put it there when it is whole and on the disk."""
-    partial = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        write(partial)
-        with partial.open("rb") as file:
-            os.fsync(file.fileno())
-        partial.replace(path)
-    finally:
-        partial.unlink(missing_ok=True)
 
 
 def _read(path: Path) -> Json:

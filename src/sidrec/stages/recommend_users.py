@@ -28,7 +28,7 @@ from sidrec.decoding.recommendations import Recommendations, Request
 from sidrec.errors import DataError
 from sidrec.progress import Advance, Silent
 from sidrec.recommenders.base import Recommender
-from sidrec.stages.parts import SKIPPED, Parts, check_free, check_place, finished
+from sidrec.stages.parts import SKIPPED, Parts, check_free, check_place, finished, key_of
 from sidrec.stages.recommend import load_recommender, read_item_ids
 from sidrec.team import ALONE, Team
 from sidrec.types import IntArray, Json
@@ -119,18 +119,18 @@ def recommend_users(
     """
     started = time.monotonic()
     users = user_file(source, settings.user_column, settings.items_column)
-    model, parts = load_recommender(recommender, items), Parts(target)
+    model = load_recommender(recommender, items)
     lists = [
         None if file is None else read_item_ids(file, model.catalog) for file in (settings.allowed, settings.denied)
     ]
     asked = model.request(
         settings.k, exclude_seen=settings.exclude_seen, exact=settings.exact, allowed=lists[0], denied=lists[1]
     )
-    worker = _Worker(model, asked, users, parts, settings, run, team)
+    worker = _Worker(model, asked, users, settings, run, team)
     if not team.leads:
-        num_users, is_missing = team.told([0, 0])
+        num_users, key, is_missing = team.told([0, 0, 0])
         if is_missing:
-            worker.work(num_users)
+            worker.work(Parts(target, key), num_users)
             team.meet()
         return None
     check_place(target, source)
@@ -138,18 +138,19 @@ def recommend_users(
     if not force:
         known = finished(target, request)
         if known is not None:
-            team.told([0, 0])
+            team.told([0, 0, 0])
             return BatchReport(target, known, known["users"], time.monotonic() - started, up_to_date=True)
         check_free(target)
+    parts = Parts(target, key_of(request))
     with parts.locked():
         parts.answer(request, tell)
-        resumed = sum(_sizes(request["users"], settings.part_size)[number] for number in parts.done())
-        team.told([request["users"], 1])
-        worker.work(request["users"])
+        sizes = _sizes(request["users"], settings.part_size)
+        resumed = sum(sizes[number] for number in parts.done())
+        team.told([request["users"], parts.key, 1])
+        worker.work(parts, request["users"])
         team.meet()
-        num_parts = len(_sizes(request["users"], settings.part_size))
         with run.progress("join the parts", None):
-            summary = parts.join(num_parts, request, bare_ids=are_integers(model.catalog))
+            summary = parts.join(len(sizes), request, bare_ids=are_integers(model.catalog))
     return BatchReport(target, summary, resumed, time.monotonic() - started)
 
 
@@ -177,6 +178,8 @@ def _request(
         "users": num_users,
         "allowed": allowed,
         "denied": denied,
+        # Another kind of device rounds otherwise: its lists may differ from those that are there.
+        "device": run.torch_device().partition(":")[0],
         **settings.model_dump(include={"k", "exclude_seen", "exact", "on_unknown", "part_size"}),
     }
 
@@ -189,19 +192,18 @@ class _Worker:
         model: Recommender,
         asked: Request,
         users: UserFile,
-        parts: Parts,
         settings: BatchConfig,
         run: RunSettings,
         team: Team,
     ) -> None:
-        self.model, self.asked, self.users, self.parts = model, asked, users, parts
+        self.model, self.asked, self.users = model, asked, users
         self.settings, self.team = settings, team
         self.run = replace(run, device=_device(run, team), progress=run.progress if team.leads else Silent())
         self.item_ids = pl.Series(model.catalog.ids)
 
-    def work(self, num_users: int) -> None:
+    def work(self, parts: Parts, num_users: int) -> None:
         """Make the parts of this process that are missing."""
-        sizes, done = _sizes(num_users, self.settings.part_size), self.parts.done()
+        sizes, done = _sizes(num_users, self.settings.part_size), parts.done()
         wanted = [n for n in range(self.team.rank, len(sizes), self.team.size) if n not in done]
         task = "recommend" if self.team.size == 1 else f"recommend, process {self.team.rank + 1} of {self.team.size}"
         # Only what this process does counts, or a resumed run would promise too early an end.
@@ -210,7 +212,7 @@ class _Worker:
                 histories, skipped = histories_of(users, self.model.catalog, self.settings.on_unknown == "skip")
                 share = _Share(advance, len(users))
                 ranked = self.model.rank(histories, self.asked, replace(self.run, progress=share))
-                self.parts.add(number, self.table(users, ranked, skipped))
+                parts.add(number, self.table(users, ranked, skipped))
                 share.finish()
 
     def table(self, users: Users, ranked: Recommendations, skipped: IntArray) -> pl.DataFrame:
@@ -289,8 +291,8 @@ def are_integers(catalog: Catalog) -> bool:
 
 
 def _device(run: RunSettings, team: Team) -> str:
-    """The device of this process: those of one machine take turns with its GPUs."""
-    if run.device != "auto" or team.size == 1:
+    """The device of this process: those of one machine take turns with its GPUs, unless one of them is named."""
+    if run.device not in ("auto", "cuda") or team.size == 1:
         return run.device
     import torch
 

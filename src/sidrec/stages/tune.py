@@ -141,9 +141,11 @@ def _tune(
 
 def _gate(report: TuneReport, selection: Protocol) -> Json:
     """What was decided on validation users, and by which figures."""
+    start, tuned = report.training.start_metric, report.training.trained_metric
     return {
         "metric": selection.primary,
-        "start": report.training.start_metric,
-        "tuned": report.training.trained_metric,
+        "start": start,
+        "tuned": tuned,
+        "difference": None if start is None or tuned is None else tuned - start,
         "kept": "start" if report.kept_start else "tuned",
     }

@@ -4,7 +4,6 @@ Leaves out which run it belongs to: that is the folder's name and `training.chec
 """
 
 import json
-import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -14,6 +13,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
+from sidrec.atomic import commit
 from sidrec.types import Json
 
 __all__ = ["load_checkpoint", "save_checkpoint"]
@@ -31,12 +31,9 @@ def save_checkpoint(
         for name, value in values.items():
             if value is not None:
                 everything[f"{OPTIMIZER}{number}.{name}"] = torch.as_tensor(value).contiguous()
-    partial = folder / f"{FILE}.partial"
     # Infinity, the first best score, is a float that JSON as Python writes it can hold.
-    save_file(everything, partial, {FACTS: json.dumps(facts)})
-    with partial.open("rb") as file:
-        os.fsync(file.fileno())
-    partial.replace(folder / FILE)
+    about = {FACTS: json.dumps(facts)}
+    commit(folder / FILE, lambda place: save_file(everything, place, about))
 
 
 def load_checkpoint(folder: Path, optimizer: torch.optim.Optimizer) -> tuple[dict[str, Tensor], Json] | None:

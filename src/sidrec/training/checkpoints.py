@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from sidrec.artifact import digest_of
+from sidrec.atomic import commit
 from sidrec.config import Config, RunSettings
 from sidrec.training.freezing import FrozenRows
 
@@ -68,15 +69,35 @@ def _contents(value: Any) -> Any:
 
 
 def find_checkpoint(folder: Path, digest: str) -> Path | None:
-    """The newest checkpoint of the very same run; what another run left in the folder is removed."""
+    """The newest checkpoint of the very same run; what another run left in the folder is removed.
+
+    All processes of a run may ask at once.
+    """
     start = folder / START
-    if not start.is_file() or json.loads(start.read_text(encoding="utf-8")) != digest:
-        shutil.rmtree(folder, ignore_errors=True)
-        folder.mkdir(parents=True)
-        start.write_text(json.dumps(digest), encoding="utf-8")
+    if _read(start) != digest:
+        _clear(folder)
+        commit(start, lambda place: place.write_text(json.dumps(digest), encoding="utf-8"))
         return None
     found = [path for path in folder.glob("checkpoint-*") if path.is_dir()]
     return max(found, key=lambda path: int(path.name.rpartition("-")[2]), default=None)
+
+
+def _read(start: Path) -> Any:
+    """The digest in a file; None where there is none, or the file is torn."""
+    try:
+        return json.loads(start.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None
+
+
+def _clear(folder: Path) -> None:
+    """Make the folder, or remove what is in it, but for hidden files, which another process is about to commit."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for path in folder.glob("[!.]*"):
+        if path.is_dir():
+            shutil.rmtree(path, ignore_errors=True)
+        else:
+            path.unlink(missing_ok=True)
 
 
 def keep_only(checkpoint: Path) -> None:

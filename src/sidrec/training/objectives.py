@@ -15,6 +15,7 @@ __all__ = [
     "binary_cross_entropy",
     "full_softmax",
     "gbce_beta",
+    "item_scores",
     "next_token_cross_entropy",
     "sampled_softmax",
 ]
@@ -68,7 +69,7 @@ def full_softmax(
     if not max_logits or size <= max_logits:
         return next_token_cross_entropy(hidden_PD @ items_ND.T, targets_P, label_smoothing)
     losses_P = log_partition(hidden_PD, items_ND, slice_size=max(1, max_logits // len(targets_P)))
-    losses_P = losses_P - (1 - label_smoothing) * _scores(hidden_PD, items_ND, targets_P[:, None]).squeeze(1)
+    losses_P = losses_P - (1 - label_smoothing) * item_scores(hidden_PD, items_ND, targets_P[:, None]).squeeze(1)
     if label_smoothing:
         losses_P = losses_P - label_smoothing * (hidden_PD.float() @ items_ND.float().mean(dim=0))
     return losses_P.mean()
@@ -99,8 +100,8 @@ def sampled_softmax(
         log_counts: log of each negative's expected number of draws, shaped like `negatives`; None for no correction.
         target_log_counts_P: float[P], the same of the targets, where they are corrected.
     """
-    target_P = _scores(hidden_PD, items_ND, targets_P[:, None])
-    drawn_PM = _scores(hidden_PD, items_ND, negatives)
+    target_P = item_scores(hidden_PD, items_ND, targets_P[:, None])
+    drawn_PM = item_scores(hidden_PD, items_ND, negatives)
     if log_counts is not None:
         drawn_PM = drawn_PM - log_counts
     if target_log_counts_P is not None:
@@ -126,8 +127,8 @@ def binary_cross_entropy(
         negatives: int64[k] for all positions or int64[P, k] for each; one that is the target is not counted.
         beta: exponent of the target's probability, of `gbce_beta`.
     """
-    target_P = F.logsigmoid(_scores(hidden_PD, items_ND, targets_P[:, None])).squeeze(1)
-    drawn_PM = F.logsigmoid(-_scores(hidden_PD, items_ND, negatives))
+    target_P = F.logsigmoid(item_scores(hidden_PD, items_ND, targets_P[:, None])).squeeze(1)
+    drawn_PM = F.logsigmoid(-item_scores(hidden_PD, items_ND, negatives))
     is_target = negatives == targets_P[:, None]
     total_P = beta * target_P + drawn_PM.masked_fill(is_target, 0.0).sum(dim=1)
     losses_P = -total_P / (1 + (~is_target).sum(dim=1))
@@ -172,7 +173,7 @@ def balance_loss(probabilities_PE: Tensor, chosen_PK: Tensor) -> Tensor:
     return num_experts * (shares_E * means_E).sum()
 
 
-def _scores(hidden_PD: Tensor, items_ND: Tensor, rows: Tensor) -> Tensor:
+def item_scores(hidden_PD: Tensor, items_ND: Tensor, rows: Tensor) -> Tensor:
     """float32[P, M], inner products with the items int64[M] of all positions or int64[P, M] of each."""
     if rows.ndim == 1:
         return (hidden_PD @ F.embedding(rows, items_ND).T).float()

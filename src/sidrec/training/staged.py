@@ -12,6 +12,7 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import nn
 
+from sidrec.atomic import commit
 from sidrec.config import RunSettings
 from sidrec.training.batches import TrainingExamples
 from sidrec.training.checkpoints import start_digest
@@ -63,13 +64,11 @@ def train_stage(
 
 
 def _keep(model: nn.Module, result: Path, digest: str, report: TrainReport) -> None:
-    """Write weights and report under another name and rename them, so that they are whole or absent."""
+    """Write weights and report."""
     # Copies, because tied weights may not share memory in a file.
     weights = {name: value.detach().to("cpu", copy=True).contiguous() for name, value in model.state_dict().items()}
     about = json.dumps({"digest": digest, "report": report.as_json()})
-    partial = result.with_suffix(".partial")
-    save_file(weights, partial, {"about": about})
-    partial.replace(result)
+    commit(result, lambda place: save_file(weights, place, {"about": about}))
 
 
 def _taken(model: nn.Module, result: Path, digest: str) -> TrainReport | None:
