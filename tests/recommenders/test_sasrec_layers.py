@@ -5,7 +5,7 @@ from itertools import product
 import pytest
 import torch
 
-from sidrec.recommenders.sasrec_model import Experts, SASRecModelConfig
+from sidrec.recommenders.sasrec_layers import Experts, SASRecModelConfig
 from sidrec.training.isolation import isolated_rng
 from sidrec.training.objectives import balance_loss
 
