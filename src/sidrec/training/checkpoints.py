@@ -26,12 +26,12 @@ START = "start.json"
 
 
 def start_digest(
-    model: nn.Module, examples: Any, training: Config, run: RunSettings, frozen: FrozenRows | None = None
+    model: nn.Module, examples: Any, training: Config, run: RunSettings, frozen: Sequence[FrozenRows] = ()
 ) -> str:
     """Hash of what decides a training: first weights, their config, examples (or vectors), settings, seed, frozen."""
     config = model.config.to_dict() if isinstance(model, PreTrainedModel) else None
     parts = [model.state_dict(), config, examples, training.model_dump(mode="json"), run.seed]
-    parts += [] if frozen is None else [frozen.rows_N]
+    parts += [table.rows_N for table in frozen]
     return digest_of([_contents(part) for part in parts])
 
 

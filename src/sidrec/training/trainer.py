@@ -6,8 +6,8 @@ mean over target tokens, validation by recommending, keeping the best state, sil
 """
 
 import time
-from collections.abc import Generator, Iterator
-from contextlib import contextmanager, nullcontext
+from collections.abc import Generator, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from math import ceil
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -41,14 +41,15 @@ def train_model(
     run: RunSettings,
     *,
     validate: Validation | None = None,
-    frozen: FrozenRows | None = None,
+    frozen: Sequence[FrozenRows] = (),
     keep_start: bool = False,
 ) -> TrainReport:
     """Train a model in place and leave it, in evaluation mode, in the state that validated best.
 
     The model is called with what `examples.collate` returns and must answer with a `.loss` that is the mean
     over the labels that are not `IGNORE`; the mean of a whole optimizer step is taken over all its targets,
-    however it is accumulated. With `run.scratch` a killed run goes on where it was, with the same result.
+    however it is accumulated. What is no mean over targets depends on the pieces: experts' balance and in-batch
+    negatives are those of one forward pass. With `run.scratch` a killed run goes on where it was, with the same result.
 
     Args:
         model: with its first weights (draw them inside `isolated_rng` for a reproducible run).
@@ -56,7 +57,7 @@ def train_model(
         training: how long and how.
         run: seed, device, progress, scratch.
         validate: scores the model as it is now, primary metric first; higher is better.
-        frozen: rows of a table of the model that stay as they are.
+        frozen: rows of tables of the model that stay as they are.
         keep_start: validate the first state too, and keep it unless a later one is better.
 
     Raises:
@@ -67,8 +68,14 @@ def train_model(
     if not len(examples):
         raise TrainingError("there are no training examples", expected="at least one", next="check the split")
     started = time.perf_counter()
-    held = nullcontext() if frozen is None else frozen.held()
-    with isolated_process(torch_seed(run.seed, "train") % 2**32), held, _plain_model(model), _folder(run) as folder:
+    with (
+        ExitStack() as held,
+        isolated_process(torch_seed(run.seed, "train") % 2**32),
+        _plain_model(model),
+        _folder(run) as folder,
+    ):
+        for table in frozen:
+            held.enter_context(table.held())
         checkpoint = None
         if run.scratch is not None:
             checkpoint = find_checkpoint(folder, start_digest(model, examples, training, run, frozen))
@@ -112,7 +119,7 @@ class _Trainer(Trainer):
         self.examples_seen = self.padded = self.positions = 0
         self.folder = folder
         self.partial: Path | None = None
-        self.frozen: FrozenRows | None = None
+        self.frozen: Sequence[FrozenRows] = ()
 
     def get_train_dataloader(self) -> DataLoader[Any]:
         pin_memory = self.args.dataloader_pin_memory
@@ -129,8 +136,8 @@ class _Trainer(Trainer):
             {"params": [weight for weight in weights if weight.ndim < 2], "weight_decay": 0.0},
         ]
         self.optimizer = torch.optim.AdamW(groups, lr=config.lr, fused=True)
-        if self.frozen is not None:
-            self.frozen.keep(self.optimizer)
+        for table in self.frozen:
+            table.keep(self.optimizer)
         return self.optimizer
 
     def create_scheduler(self, num_training_steps: int, optimizer: torch.optim.Optimizer | None = None) -> Any:
@@ -254,6 +261,9 @@ def _arguments(training: TrainingConfig, run: RunSettings, folder: Path) -> Trai
             f"(training.accumulation={training.accumulation} × {arguments.world_size} processes)"
         )
     arguments.per_device_train_batch_size = training.batch_size // pieces
+    if arguments.process_index:
+        # Each process has its own dropout and negatives; the first one those of a process alone.
+        arguments.seed = torch_seed(run.seed, "train", str(arguments.process_index)) % 2**32
     return arguments
 
 
