@@ -63,32 +63,38 @@ def test_one_stage_starts_from_the_vectors():
 
 
 @pytest.mark.parametrize("missing", [(), (0, 7)])
-def test_given_rows_are_held_in_the_first_stage_and_learn_in_the_second(monkeypatch, missing):
-    """Validation sees the table after each step of each stage."""
-    seen: list[torch.Tensor] = []
+@pytest.mark.parametrize("tied", [True, False])
+def test_given_rows_are_held_in_the_first_stage_and_learn_in_the_second(tied, missing):
+    """Validation sees the tables after each step of each stage; an untied model has two."""
+    seen: list[list[torch.Tensor]] = []
 
     def validate(recommender):
-        seen.append(recommender.model.items.weight.detach().clone())
+        seen.append([table.detach().clone() for table in recommender.model.tables])
         return {"metric": float(len(seen))}
 
     given = np.setdiff1d(np.arange(NUM_ITEMS), missing)
     training = QUICK.model_copy(update={"validate_every": 1, "patience": 0})
-    model = sasrec({"frozen_first": FIRST})
+    model = sasrec({"frozen_first": FIRST}, tied=tied)
     report = model.fit(DATASET, training, RUN, item_embeddings=ring(missing), validate=validate)
-    start = sasrec({})
+    start = sasrec({}, tied=tied)
     start.fit(
         DATASET,
         TrainingConfig(max_steps=1, batch_size=32, optimizer=OptimizerConfig(lr=1e-30, weight_decay=0)),
         RUN,
         item_embeddings=ring(missing),
     )
-    first, second = seen[:5], seen[5:]
-    assert len(second) == 6
-    for table in first:
-        assert torch.equal(table[given], start.model.items.weight.detach()[given])
-    for row in missing:
-        assert not torch.equal(first[-1][row], start.model.items.weight.detach()[row]), "a filled row learns at once"
-    assert (second[-1] != first[-1]).all()
+    assert len(seen) == 5 + 6
+    assert len(seen[0]) == (1 if tied else 2)
+    for number, table in enumerate(start.model.tables):
+        begun, first, second = table.detach(), [step[number] for step in seen[:5]], [step[number] for step in seen[5:]]
+        cosines = torch.nn.functional.normalize(begun[given], dim=1)
+        vectors = torch.from_numpy(ring().vectors[given] / 2)
+        torch.testing.assert_close(cosines @ cosines.T, vectors @ vectors.T, rtol=1e-4, atol=1e-5)
+        for step in first:
+            assert torch.equal(step[given], begun[given])
+        for row in missing:
+            assert not torch.equal(first[-1][row], begun[row]), "a filled row learns at once"
+        assert (second[-1] != first[-1]).all()
     (held,) = report.earlier
     assert (held.steps, report.steps) == (5, 6)
     assert (held.best_metric, report.best_metric) == (5.0, 11.0), "each stage has its own choice"
