@@ -70,7 +70,7 @@ def train_model(
     started = time.perf_counter()
     with (
         ExitStack() as held,
-        isolated_process(torch_seed(run.seed, "train") % 2**32),
+        isolated_process(_seed(run)),
         _plain_model(model),
         _folder(run) as folder,
     ):
@@ -235,7 +235,6 @@ def _arguments(training: TrainingConfig, run: RunSettings, folder: Path) -> Trai
     arguments = TrainingArguments(
         output_dir=str(folder),
         use_cpu=device == "cpu",
-        seed=torch_seed(run.seed, "train") % 2**32,
         max_steps=training.max_steps or -1,
         num_train_epochs=training.max_epochs,
         gradient_accumulation_steps=training.accumulation,
@@ -261,10 +260,18 @@ def _arguments(training: TrainingConfig, run: RunSettings, folder: Path) -> Trai
             f"(training.accumulation={training.accumulation} × {arguments.world_size} processes)"
         )
     arguments.per_device_train_batch_size = training.batch_size // pieces
-    if arguments.process_index:
-        # Each process has its own dropout and negatives; the first one those of a process alone.
-        arguments.seed = torch_seed(run.seed, "train", str(arguments.process_index)) % 2**32
+    arguments.seed = _seed(run, arguments.process_index)
     return arguments
+
+
+def _seed(run: RunSettings, process: int = 0) -> int:
+    """Of what a process draws in training, dropout and negatives; the first process draws what one alone would.
+
+    >>> one, other = RunSettings(seed=1), RunSettings(seed=2)
+    >>> _seed(one) == _seed(one, 0), len({_seed(one), _seed(one, 1), _seed(one, 2), _seed(other)})
+    (True, 4)
+    """
+    return torch_seed(run.seed, "train", *([str(process)] if process else [])) % 2**32
 
 
 @contextmanager
