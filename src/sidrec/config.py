@@ -7,7 +7,7 @@ they are `RunSettings`, so that a method's digest does not change with the machi
 """
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar, TypeAlias, TypeVar, get_args
@@ -30,6 +30,7 @@ __all__ = [
     "merge",
     "parse",
     "part_class",
+    "refuse_unread",
     "slot",
     "with_overrides",
 ]
@@ -157,6 +158,29 @@ def parse(cls: type[ConfigT], data: Mapping[str, Any], where: str = "") -> Confi
     except ValidationError as error:
         problems = list(_problems(error, cls, ()))
         raise ConfigError(problems, where=where, next="see all fields with 'sidrec recipes show NAME'") from None
+
+
+def refuse_unread(config: Config, choice: str, readers: Mapping[str, Collection[str]]) -> None:
+    """For validators: refuse fields that were set in vain, because the chosen kind does not read them.
+
+    A field with its default value is never refused: files of saved configurations hold all fields, and the kind may be
+    changed on the command line.
+
+    Args:
+        config: to be checked.
+        choice: the field that chooses.
+        readers: fields that each choice reads, of those that not all choices read.
+
+    Raises:
+        ValueError: there is such a field; the message names all of them.
+    """
+    chosen, vain = str(getattr(config, choice)), list[str]()
+    for name in dict.fromkeys(name for names in readers.values() for name in names):
+        if name not in readers[chosen] and getattr(config, name) != type(config).model_fields[name].default:
+            kinds = " or ".join(kind for kind, names in readers.items() if name in names)
+            vain.append(f"{name} is for {choice} {kinds}, not for {chosen}")
+    if vain:
+        raise ValueError("; ".join(vain))
 
 
 def _problems(error: ValidationError, cls: type[BaseModel], prefix: tuple[str, ...]) -> Iterable[str]:

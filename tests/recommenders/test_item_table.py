@@ -8,12 +8,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from tests.recommenders.test_scored import dataset
 
-from sidrec.config import RunSettings
+from sidrec.config import RunSettings, parse
 from sidrec.data.catalog import Catalog
 from sidrec.data.sequences import Histories
 from sidrec.embeddings.base import ItemEmbeddings, unit_length
-from sidrec.errors import DataError
-from sidrec.recommenders.item_table import FrozenStage, ItemTable, ItemTableConfig, start_table
+from sidrec.errors import ConfigError, DataError
+from sidrec.recommenders.item_table import FrozenStage, ItemTable, ItemTableConfig, start_tables
 from sidrec.training.config import OptimizerConfig, TrainingConfig
 
 NOBODY = Histories.of([])
@@ -152,11 +152,18 @@ def test_rows_are_as_long_as_those_of_the_random_start():
     with torch.no_grad():
         weight[:num_items, 0] = torch.tensor(0.1)
     length = (0.01 + 3 * 0.25) ** 0.5
-    given_N = start_table(weight, ItemTableConfig(scale=2.0), found, data, RunSettings(device="cpu"))
+    other = torch.nn.Parameter(torch.full((num_items, 4), 0.25))
+    config, run = ItemTableConfig(scale=2.0), RunSettings(device="cpu")
+    held, of_outputs = start_tables([weight, other], config, found, data, run)
     lengths = weight.detach().norm(dim=1)
     np.testing.assert_allclose(lengths[:num_items], 2 * length, rtol=1e-5)
     assert torch.equal(weight.detach()[num_items:], torch.full((2, 4), 0.5)), "rows behind the items stay"
-    assert given_N.tolist() == [row != 1 and row < num_items for row in range(num_items + 2)]
+    assert held.weight is weight
+    assert held.rows_N.tolist() == [row != 1 and row < num_items for row in range(num_items + 2)]
+    # A second table gets the same directions, at its own length.
+    assert of_outputs.rows_N.tolist() == [row != 1 for row in range(num_items)]
+    torch.testing.assert_close(other.detach() / other.norm(dim=1)[0], (weight / lengths[0]).detach()[:num_items])
+    np.testing.assert_allclose(other.detach().norm(dim=1), 2 * 0.5, rtol=1e-5)
 
 
 def test_vectors_of_other_items_are_refused():
@@ -164,12 +171,29 @@ def test_vectors_of_other_items_are_refused():
     other = Catalog(pl.DataFrame({"item_id": [f"x{row}" for row in range(len(data.catalog))]}))
     found = ItemEmbeddings(np.ones((len(other), 2), np.float32), "by hand", other.digest)
     with pytest.raises(DataError, match="catalogue and embeddings disagree"):
-        start_table(torch.zeros(len(other), 2), PROJECT, found, data, RunSettings(device="cpu"))
+        start_tables([torch.zeros(len(other), 2)], PROJECT, found, data, RunSettings(device="cpu"))
+
+
+def test_held_out_events_have_no_say_in_the_fill():
+    """Item 2 stands beside item 0 in training and beside item 1 in what is held out."""
+    sequences, cuts = [[2, 0, 1], [0, 1, 2]], [(0, 1), (1, 1)]
+    data = dataset(sequences, ["a", "b"], cuts)
+    found = ItemEmbeddings(np.eye(len(data.catalog), dtype=np.float32), "by hand", data.catalog.digest, np.array([2]))
+    weight = torch.randn(len(data.catalog), 4)
+    start_tables([weight], ItemTableConfig(fit="truncate"), found, data, RunSettings(device="cpu"))
+    torch.testing.assert_close(weight[2], weight[0])
+
+
+def test_a_center_that_nothing_reads_is_refused():
+    with pytest.raises(ConfigError, match="center is for fit project, not for truncate"):
+        parse(ItemTableConfig, {"fit": "truncate", "center": True})
+    saved = ItemTableConfig(fit="truncate").model_dump()
+    assert parse(ItemTableConfig, saved) == ItemTableConfig(fit="truncate")
 
 
 def test_the_first_stage_has_its_own_length_and_optimizer_and_all_else_of_the_recipe():
     training = TrainingConfig(max_epochs=9, batch_size=7, precision="bf16", validate_users=3, patience=2)
-    first = FrozenStage(max_epochs=3, patience=1, optimizer=OptimizerConfig(lr=0.5)).over(training)
+    first = FrozenStage(max_epochs=3, patience=1, optimizer=OptimizerConfig(lr=0.5)).over(training, 50)
     assert first == TrainingConfig(
         max_epochs=3,
         batch_size=7,
@@ -178,3 +202,14 @@ def test_the_first_stage_has_its_own_length_and_optimizer_and_all_else_of_the_re
         patience=1,
         optimizer=OptimizerConfig(lr=0.5),
     )
+
+
+@pytest.mark.parametrize(
+    ("own", "after", "expected"),
+    [(0, 0, 0), (0, 20, 20), (0, 10**6, 24), (5, 20, 5), (30, 20, 30)],
+)
+def test_fewer_steps_of_the_second_stage_shorten_the_first(own: int, after: int, expected: int):
+    """3 epochs of 8 steps, unless the first stage has steps of its own."""
+    training = TrainingConfig(batch_size=7, max_steps=after)
+    first = FrozenStage(max_epochs=3, max_steps=own).over(training, 50)
+    assert (first.max_steps, first.max_epochs) == (expected, 3)

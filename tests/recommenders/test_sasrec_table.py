@@ -16,6 +16,7 @@ from sidrec.errors import DataError
 from sidrec.evaluation.protocol import Protocol
 from sidrec.evaluation.validation import validator
 from sidrec.recommenders.sasrec import SASRec
+from sidrec.stages.recipe import load_recipe
 from sidrec.tasks.item_tokenizer import history_text
 from sidrec.testing.recommender_contract import check_recommender
 from sidrec.testing.toy import cycle_dataset
@@ -63,32 +64,38 @@ def test_one_stage_starts_from_the_vectors():
 
 
 @pytest.mark.parametrize("missing", [(), (0, 7)])
-def test_given_rows_are_held_in_the_first_stage_and_learn_in_the_second(monkeypatch, missing):
-    """Validation sees the table after each step of each stage."""
-    seen: list[torch.Tensor] = []
+@pytest.mark.parametrize("fields", [{}, {"tied": False}, {"special_rows": 4, "begin": True}], ids=str)
+def test_given_rows_are_held_in_the_first_stage_and_learn_in_the_second(fields, missing):
+    """Validation sees the tables after each step of each stage; an untied model has two."""
+    seen: list[list[torch.Tensor]] = []
 
     def validate(recommender):
-        seen.append(recommender.model.items.weight.detach().clone())
+        seen.append([table.detach().clone() for table in recommender.model.tables])
         return {"metric": float(len(seen))}
 
     given = np.setdiff1d(np.arange(NUM_ITEMS), missing)
     training = QUICK.model_copy(update={"validate_every": 1, "patience": 0})
-    model = sasrec({"frozen_first": FIRST})
+    model = sasrec({"frozen_first": FIRST}, **fields)
     report = model.fit(DATASET, training, RUN, item_embeddings=ring(missing), validate=validate)
-    start = sasrec({})
+    start = sasrec({}, **fields)
     start.fit(
         DATASET,
         TrainingConfig(max_steps=1, batch_size=32, optimizer=OptimizerConfig(lr=1e-30, weight_decay=0)),
         RUN,
         item_embeddings=ring(missing),
     )
-    first, second = seen[:5], seen[5:]
-    assert len(second) == 6
-    for table in first:
-        assert torch.equal(table[given], start.model.items.weight.detach()[given])
-    for row in missing:
-        assert not torch.equal(first[-1][row], start.model.items.weight.detach()[row]), "a filled row learns at once"
-    assert (second[-1] != first[-1]).all()
+    assert len(seen) == 5 + 6
+    assert len(seen[0]) == 2 - fields.get("tied", True)
+    for number, table in enumerate(start.model.tables):
+        begun, first, second = table.detach(), [step[number] for step in seen[:5]], [step[number] for step in seen[5:]]
+        cosines = torch.nn.functional.normalize(begun[given], dim=1)
+        vectors = torch.from_numpy(ring().vectors[given] / 2)
+        torch.testing.assert_close(cosines @ cosines.T, vectors @ vectors.T, rtol=1e-4, atol=1e-5)
+        for step in first:
+            assert torch.equal(step[given], begun[given])
+        for row in (*missing, *range(NUM_ITEMS, len(begun))):
+            assert not torch.equal(first[-1][row], begun[row]), "filled and special rows learn at once"
+        assert (second[-1] != first[-1]).all()
     (held,) = report.earlier
     assert (held.steps, report.steps) == (5, 6)
     assert (held.best_metric, report.best_metric) == (5.0, 11.0), "each stage has its own choice"
@@ -158,6 +165,20 @@ def test_held_first_the_cycle_is_learnt_too():
     model = sasrec({"frozen_first": first})
     model.fit(DATASET, training, RUN, item_embeddings=ring())
     assert hits(model) == 1.0
+
+
+@pytest.mark.parametrize("recipe", ["sasrec-report", "sasrec-text-rope"])
+def test_recipes_start_from_vectors_and_hold_them_first(recipe):
+    """At a small size; the second stage does nothing, so that what the first one left is seen."""
+    small = ["hidden_size=16", "num_heads=2", "num_layers=1", "inner_width=16", "dropout=0.0"]
+    found = load_recipe(recipe, [f"recommender.{setting}" for setting in small])
+    still = QUICK.model_copy(update={"max_steps": 1, "optimizer": OptimizerConfig(lr=1e-30, weight_decay=0)})
+    model = SASRec(found.recommender)
+    report = model.fit(DATASET, still, RUN, item_embeddings=ring())
+    assert (found.recommender.positions, report.earlier[0].steps) == ("rope", 1)
+    rows = torch.nn.functional.normalize(torch.from_numpy(model.item_vectors()), dim=1)
+    vectors = torch.from_numpy(ring().vectors) / 2
+    torch.testing.assert_close(rows @ rows.T, vectors @ vectors.T, rtol=1e-4, atol=1e-5)
 
 
 def test_without_vectors_it_says_what_is_missing():

@@ -20,7 +20,7 @@ from sidrec.errors import ArtifactError, DataError
 from sidrec.recommenders.base import Recommender
 from sidrec.stages.parts import Parts, record_of
 from sidrec.stages.recommend_users import BatchConfig, _device, are_integers, recommend_users
-from sidrec.stages.team import Team
+from sidrec.team import Team
 
 
 @pytest.fixture(scope="module")

@@ -45,7 +45,7 @@ def test_frozen_rows_keep_every_bit_and_the_others_learn(rows, accumulation):
     model = tied()
     before, middle = model.table.weight.detach().clone(), model.middle.weight.detach().clone()
     config = CONFIG.model_copy(update={"accumulation": accumulation})
-    report = train_model(model, Ragged.draw(), config, RUN, frozen=FrozenRows(model.table.weight, rows))
+    report = train_model(model, Ragged.draw(), config, RUN, frozen=[FrozenRows(model.table.weight, rows)])
     after = model.table.weight.detach()
     assert report.losses[-1][1] < report.losses[0][1]
     assert torch.equal(after[rows], before[rows])
@@ -57,7 +57,7 @@ def test_a_step_is_that_of_a_model_whose_frozen_rows_are_no_parameters():
     """Clipping and decay of everything else are as if the frozen rows were constants."""
     examples, model, mine = Ragged.draw(num=16), tied(), tied()
     config = TrainingConfig(max_steps=1, batch_size=16, optimizer=STRONG)
-    train_model(model, examples, config, RUN, frozen=FrozenRows(model.table.weight, SOME))
+    train_model(model, examples, config, RUN, frozen=[FrozenRows(model.table.weight, SOME)])
     free = nn.Parameter(mine.table.weight.detach()[~SOME])
     batch = examples.collate(torch.arange(16).numpy())
     table = mine.table.weight.detach().clone().index_put((torch.nonzero(~SOME).flatten(),), free)
@@ -78,7 +78,7 @@ def test_a_step_is_that_of_a_model_whose_frozen_rows_are_no_parameters():
 @pytest.mark.parametrize("rows", [SOME, torch.ones(7, dtype=torch.bool)], ids=["some", "all"])
 def test_afterwards_nothing_is_frozen(rows):
     model = tied()
-    train_model(model, Ragged.draw(), CONFIG, RUN, frozen=FrozenRows(model.table.weight, rows))
+    train_model(model, Ragged.draw(), CONFIG, RUN, frozen=[FrozenRows(model.table.weight, rows)])
     first, fresh = model.table.weight.detach().clone(), tied()
     fresh.load_state_dict(model.state_dict())
     for each in (model, fresh):

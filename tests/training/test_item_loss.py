@@ -16,10 +16,10 @@ def tensors():
     return torch.randn(2, 3, 4), torch.randn(5, 4)
 
 
-def loss_of(seed=0, labels=LABELS, **fields):
+def loss_of(seed=0, labels=LABELS, target_counts=None, **fields):
     hidden, items = tensors()
     torch.manual_seed(seed)
-    return item_loss(ObjectiveConfig(**fields), hidden, items, labels, COUNTS.log1p())
+    return item_loss(ObjectiveConfig(**fields), hidden, items, labels, COUNTS.log1p(), target_counts)
 
 
 def labelled():
@@ -42,15 +42,43 @@ def test_smoothing_and_slices_reach_the_softmax():
     torch.testing.assert_close(loss_of(label_smoothing=0.1, max_logits=4), expected)
 
 
-def test_in_batch_negatives_are_the_other_targets_with_their_popularity():
-    """Counts plus one are 5, 2, 1, 3, 1 of 12; each of 4 targets is met by 3 others."""
+TARGET_COUNTS = torch.tensor([3.0, 5, 0, 4, 0])
+
+
+@pytest.mark.parametrize(
+    ("counts", "shares"),
+    [(TARGET_COUNTS, TARGET_COUNTS / 12), (None, torch.tensor([1.0, 1, 0, 2, 0]) / 4)],
+    ids=["of training", "of the batch"],
+)
+def test_in_batch_negatives_are_the_other_targets_with_their_share_of_targets(counts, shares):
+    """Each of 4 targets is met by 3 others; whatever else is known of the items does not matter."""
     hidden, items = labelled()
-    expected_counts = 3 * torch.tensor([5.0, 2, 1, 3, 1]) / 12
-    logs = expected_counts.log()[TARGETS]
+    logs = (3 * shares).log()[TARGETS]
     for correction, arguments in {"negatives": (logs,), "none": (), "all": (logs, logs)}.items():
         expected = sampled_softmax(hidden, items, TARGETS, TARGETS, *arguments)
-        found = loss_of(kind="sampled_softmax", negatives="in_batch", correction=correction)
-        torch.testing.assert_close(found, expected)
+        fields = {"kind": "sampled_softmax", "negatives": "in_batch", "correction": correction}
+        torch.testing.assert_close(loss_of(target_counts=counts, **fields), expected)
+
+
+def test_many_in_batch_negatives_come_near_the_full_softmax():
+    """Most items are rare, as in real data: one more event each would double their correction."""
+    torch.manual_seed(0)
+    target_counts = torch.ones(200)
+    target_counts[:20] = torch.arange(20, 0, -1.0)
+    shares = target_counts / target_counts.sum()
+    labels = torch.multinomial(shares, 3_000, replacement=True)[None]
+    hidden, items = torch.randn(1, 3_000, 4), torch.randn(200, 4)
+    # What is popular is not what is a target: all events but the first of a history are targets.
+    popularity = torch.full((200,), 3.0).log1p()
+    full = item_loss(ObjectiveConfig(), hidden, items, labels, popularity)
+    in_batch = ObjectiveConfig(kind="sampled_softmax", negatives="in_batch")
+    many = item_loss(in_batch, hidden, items, labels, popularity, target_counts)
+    torch.testing.assert_close(many, full, rtol=0.01, atol=0)
+
+
+def test_a_label_that_training_never_had_gives_a_number():
+    counts = torch.tensor([3.0, 5, 0, 0, 0])
+    assert loss_of(kind="sampled_softmax", negatives="in_batch", target_counts=counts).isfinite()
 
 
 @pytest.mark.parametrize("negatives", ["uniform", "popularity"])
@@ -93,8 +121,39 @@ def test_a_name_stands_for_the_objective():
     assert ObjectiveConfig.model_validate("bce") == ObjectiveConfig(kind="bce")
 
 
+@pytest.mark.parametrize(
+    ("kind", "field", "value", "readers"),
+    [
+        ("full_softmax", "negatives", "popularity", "sampled_softmax or bce or gbce"),
+        ("full_softmax", "num_negatives", 7, "sampled_softmax or bce or gbce"),
+        ("full_softmax", "correction", "all", "sampled_softmax"),
+        ("full_softmax", "calibration", 0.5, "gbce"),
+        ("sampled_softmax", "max_logits", 5, "full_softmax"),
+        ("bce", "correction", "none", "sampled_softmax"),
+        ("bce", "calibration", 0.1, "gbce"),
+        ("gbce", "max_logits", 5, "full_softmax"),
+    ],
+)
+def test_settings_that_an_objective_does_not_read_are_refused(kind, field, value, readers):
+    with pytest.raises(ConfigError, match=f"{field} is for kind {readers}, not for {kind}\n"):
+        parse(ObjectiveConfig, {"kind": kind, field: value})
+    default = ObjectiveConfig.model_fields[field].default
+    assert parse(ObjectiveConfig, {"kind": kind, field: default}) == ObjectiveConfig(kind=kind)
+
+
+def test_in_batch_takes_all_there_are():
+    with pytest.raises(ConfigError, match="num_negatives is for negatives uniform or popularity, not for in_batch"):
+        parse(ObjectiveConfig, {"kind": "sampled_softmax", "negatives": "in_batch", "num_negatives": 4})
+
+
+@pytest.mark.parametrize("kind", ["full_softmax", "sampled_softmax", "bce", "gbce"])
+def test_saved_settings_hold_all_fields_and_are_read(kind):
+    config = ObjectiveConfig(kind=kind)
+    assert parse(ObjectiveConfig, config.model_dump(mode="json")) == config
+
+
 def test_settings_that_do_not_fit_are_refused():
-    with pytest.raises(ConfigError, match="label_smoothing is for full_softmax, not for bce"):
+    with pytest.raises(ConfigError, match="label_smoothing is for kind full_softmax, not for bce"):
         parse(ObjectiveConfig, {"kind": "bce", "label_smoothing": 0.1})
     with pytest.raises(ConfigError, match="in_batch is for sampled_softmax"):
         parse(ObjectiveConfig, {"kind": "bce", "negatives": "in_batch"})

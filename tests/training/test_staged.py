@@ -32,7 +32,7 @@ def two_stages(scratch, kill_at=None, config=CONFIG):
 
     model.forward = forward
     run = replace(RUN, scratch=scratch)
-    frozen = FrozenRows(model.table.weight, SOME)
+    frozen = [FrozenRows(model.table.weight, SOME)]
     first = train_stage("frozen", model, Ragged.draw(), config, run, validate=validate, frozen=frozen)
     second = train_model(model, Ragged.draw(), CONFIG, run, validate=validate)
     return model, (first, second), count[0]
@@ -67,7 +67,7 @@ def test_the_same_stage_with_other_frozen_rows_is_another_training(tmp_path):
     found = []
     for rows in (SOME, ~SOME):
         model = tied()
-        train_stage("frozen", model, Ragged.draw(), CONFIG, run, frozen=FrozenRows(model.table.weight, rows))
+        train_stage("frozen", model, Ragged.draw(), CONFIG, run, frozen=[FrozenRows(model.table.weight, rows)])
         found.append(model.table.weight.detach())
     start = tied().table.weight
     assert torch.equal(found[0][SOME], start[SOME])

@@ -3,28 +3,31 @@
 Vectors of any embedder are fitted to the table's width, every row gets the length that rows of the random start
 have, and items without a vector of their own are filled up with the mean of the items beside which they occur.
 
-Legend: N items · M items without vectors · E width of the vectors · D width of the table.
+Legend: U users · N items · M items without vectors · E width of the vectors · D width of the table.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
+from math import ceil
+from typing import Literal, Self
 
 import numpy as np
 import torch
-from pydantic import Field
+from pydantic import Field, model_validator
 from scipy import sparse
 from torch import Tensor
 
-from sidrec.config import Config, RunSettings
+from sidrec.config import Config, RunSettings, refuse_unread
 from sidrec.data.dataset import Dataset
 from sidrec.data.sequences import Histories
 from sidrec.embeddings.base import ItemEmbeddings, unit_length
 from sidrec.errors import DataError
 from sidrec.random import generator
 from sidrec.training.config import OptimizerConfig, TrainingConfig
+from sidrec.training.freezing import FrozenRows
 from sidrec.types import BoolArray, FloatArray, IntArray
 
-__all__ = ["FrozenStage", "ItemTable", "ItemTableConfig", "start_table"]
+__all__ = ["FrozenStage", "ItemTable", "ItemTableConfig", "start_tables"]
 
 ROUNDING = 1e-6
 """What is left of a vector of length 1 that the fit leaves nothing of; length 1 would make a direction of it."""
@@ -38,15 +41,24 @@ class FrozenStage(Config):
     max_epochs: float = Field(default=4, gt=0)
     """Passes over the training examples."""
     max_steps: int = Field(default=0, ge=0)
-    """Optimizer steps; 0 means that `max_epochs` decides."""
+    """Optimizer steps; 0 means that `max_epochs` decides, up to the `max_steps` of the stage after it."""
     patience: int = Field(default=5, ge=0)
     """Validations without a better primary metric before the stage ends; 0 never ends it early."""
     optimizer: OptimizerConfig = OptimizerConfig(schedule="constant")
     """Optimizer and schedule."""
 
-    def over(self, training: TrainingConfig) -> TrainingConfig:
-        """The settings of this stage, where `training` are those of the stage after it."""
-        return training.model_copy(update={name: getattr(self, name) for name in type(self).model_fields})
+    def over(self, training: TrainingConfig, num_examples: int) -> TrainingConfig:
+        """The settings of this stage, where `training` are those of the stage after it.
+
+        Args:
+            training: of the stage after it.
+            num_examples: how many there are to train on.
+        """
+        own = {name: getattr(self, name) for name in type(self).model_fields}
+        if training.max_steps and not self.max_steps:
+            steps = ceil(self.max_epochs * ceil(num_examples / training.batch_size))
+            own["max_steps"] = min(steps, training.max_steps)
+        return training.model_copy(update=own)
 
 
 class ItemTableConfig(Config):
@@ -56,11 +68,16 @@ class ItemTableConfig(Config):
     """`project` keeps the directions in which the vectors differ most, `truncate` the first dimensions, as suits
     encoders that were trained for it."""
     center: bool = False
-    """Whether the mean of all vectors is taken off before they are projected. Cosines are then those about the mean."""
+    """project: whether the mean of all vectors is taken off first. Cosines are then those about the mean."""
     scale: float = Field(default=1.0, gt=0)
     """Length of the rows in lengths of rows of the random start."""
     frozen_first: FrozenStage | None = None
     """A first stage in which the rows of items that have a vector stay as they are; None trains all from the start."""
+
+    @model_validator(mode="after")
+    def _fits_together(self) -> Self:
+        refuse_unread(self, "fit", {"project": ["center"], "truncate": []})
+        return self
 
 
 @dataclass(frozen=True)
@@ -117,32 +134,34 @@ class ItemTable:
         return cls(fitted_ND.astype(np.float32), given_N)
 
 
-def start_table(
-    weight: Tensor, config: ItemTableConfig, embeddings: ItemEmbeddings, dataset: Dataset, run: RunSettings
-) -> Tensor:
-    """Write vectors of the items into a table that was drawn at random, and say which rows were given.
+def start_tables(
+    weights: Sequence[Tensor], config: ItemTableConfig, embeddings: ItemEmbeddings, dataset: Dataset, run: RunSettings
+) -> list[FrozenRows]:
+    """Write vectors of the items into tables that were drawn at random, and say which rows were given.
 
     Args:
-        weight: float[N or more, D]; rows behind the items stay. The rows of all items get the root-mean-square
-            length that they have now, times `config.scale`.
+        weights: float[N or more, D] each; rows behind the items stay. The rows of all items get the root-mean-square
+            length that they have now in that table, times `config.scale`.
         config: how the vectors are fitted.
         embeddings: of the dataset's items.
         dataset: of whose training events items without vectors are filled up.
         run: whose seed is used.
 
     Returns:
-        bool[N or more], the items with a vector of their own.
+        For each table the rows of items with a vector of their own.
 
     Raises:
         DataError: the vectors are of other items, or no item has one.
     """
     embeddings.check_fits(dataset.catalog)
-    table = ItemTable.of(embeddings, dataset.training_events(), weight.shape[1], config, run.seed)
+    table = ItemTable.of(embeddings, dataset.training_events(), weights[0].shape[1], config, run.seed)
     with torch.no_grad():
-        items_ND = weight[: len(dataset.catalog)]
-        length = items_ND.square().sum(dim=1).mean().sqrt() * config.scale
-        items_ND.copy_(torch.from_numpy(table.rows_ND) * length)
-    return torch.from_numpy(np.pad(table.given_N, (0, len(weight) - len(table.given_N))))
+        for weight in weights:
+            items_ND = weight[: len(dataset.catalog)]
+            length = items_ND.square().sum(dim=1).mean().sqrt() * config.scale
+            items_ND.copy_(torch.from_numpy(table.rows_ND) * length)
+    num = len(table.given_N)
+    return [FrozenRows(weight, torch.from_numpy(np.pad(table.given_N, (0, len(weight) - num)))) for weight in weights]
 
 
 def _fitted(vectors_NE: FloatArray, width: int, config: ItemTableConfig, draw: np.random.Generator) -> FloatArray:
@@ -185,12 +204,11 @@ def _principal_directions(vectors_NE: FloatArray, width: int) -> FloatArray:
 
 def _mean_of_neighbours(missing: IntArray, vectors_ND: FloatArray, events: Histories) -> FloatArray:
     """float32[M, D]: mean vector of the events beside which each item occurs; 0 where no such event has a vector."""
-    num_items, width = vectors_ND.shape
-    counts = sparse.csr_matrix(
-        (np.ones(len(events.rows), np.float32), (events.owners, events.rows)), shape=(len(events), num_items)
+    events_UN = sparse.csr_matrix(
+        (np.ones(len(events.rows), np.float32), (events.owners, events.rows)), shape=(len(events), len(vectors_ND))
     )
-    present = np.flatnonzero(vectors_ND.any(axis=1))
-    pairs = (counts[:, missing].T @ counts[:, present]).tocsr()
-    total = np.asarray(pairs.sum(axis=1)).reshape(-1, 1)
-    sums = np.asarray(pairs @ vectors_ND[present]).reshape(len(missing), width)
-    return (sums / np.maximum(total, 1)).astype(np.float32)
+    present_N1 = vectors_ND.any(axis=1, keepdims=True).astype(np.float32)
+    # By user first: the matrix of all pairs of items would be far larger than either factor.
+    users_MU = events_UN[:, missing].T
+    sums_MD, counts_M1 = users_MU @ (events_UN @ vectors_ND), users_MU @ (events_UN @ present_N1)
+    return (sums_MD / np.maximum(counts_M1, 1)).astype(np.float32)

@@ -10,22 +10,21 @@ import torch
 from pydantic import Field, model_validator
 from torch import Tensor
 
-from sidrec.config import RunSettings
+from sidrec.config import RunSettings, refuse_unread
 from sidrec.data.dataset import Dataset, Examples
 from sidrec.data.sequences import Histories
 from sidrec.decoding.recommendations import Recommendations, Request
 from sidrec.embeddings.base import ItemEmbeddings
 from sidrec.random import torch_seed
 from sidrec.recommenders.base import Recommender, RecommenderConfig, Validate
-from sidrec.recommenders.item_table import ItemTableConfig, start_table
+from sidrec.recommenders.item_table import ItemTableConfig, start_tables
 from sidrec.recommenders.sasrec_model import SASRecExamples, SASRecModel, SASRecModelConfig
 from sidrec.recommenders.scored import rank_scores
-from sidrec.tasks.item_tokenizer import item_tokenizer
+from sidrec.tasks.item_tokenizer import item_tokenizer, special_ids
 from sidrec.tasks.windows import Windows
 from sidrec.tokenizers.semantic_ids import SemanticIds
 from sidrec.training.batch_loss import mean_loss
 from sidrec.training.config import TrainingConfig, TrainReport
-from sidrec.training.freezing import FrozenRows
 from sidrec.training.isolation import isolated_rng
 from sidrec.training.item_loss import ObjectiveConfig
 from sidrec.training.staged import train_stage
@@ -36,6 +35,7 @@ __all__ = ["SASRec"]
 
 MAX_LOGITS = 2**22
 """Logits held at once for log-probabilities (16 MiB of float32)."""
+OF_EXPERTS = ("expert", "num_experts", "experts_per_item", "shared_expert", "balance_weight")
 
 
 class SASRec(Recommender):
@@ -49,39 +49,42 @@ class SASRec(Recommender):
 
         kind: Literal["sasrec"] = "sasrec"  # type: ignore[assignment]  # narrows the family's field
         hidden_size: int = Field(default=64, ge=1)
-        """Width D of states and item table."""
+        """Width D of states and item table (also embedding size, d_model)."""
         num_layers: int = Field(default=2, ge=1)
-        """Transformer layers."""
+        """Transformer layers (num_hidden_layers)."""
         num_heads: int = Field(default=2, ge=1)
-        """Attention heads; divides the width."""
+        """Attention heads (num_attention_heads); divides the width unless `head_width` is set."""
         dropout: float = Field(default=0.2, ge=0, lt=1)
-        """Share of values dropped in training."""
+        """Share of values dropped in training: of inputs, attention weights and what each layer adds (embedding,
+        attention and hidden dropout)."""
         max_history: int = Field(default=50, ge=1)
-        """Latest items of a user that are used."""
+        """Latest items of a user that are used (max_position_embeddings, maximum sequence length)."""
         head_width: int = Field(default=0, ge=0)
-        """Width of an attention head; 0 divides the width among the heads."""
+        """Width of an attention head (head_dim); 0 divides the width among the heads."""
         positions: Literal["learned", "rope"] = "learned"
-        """Where an item stands in its history: a learned table, or rotary positions."""
+        """Where an item stands in its history: a learned table (absolute position embeddings), or rotary positions
+        (RoPE)."""
         rope_theta: float = Field(default=10000.0, gt=0)
-        """Base of the rotary positions' speeds."""
+        """rope: base of the rotary positions' speeds."""
         feed_forward: Literal["dense", "gated", "moe"] = "dense"
         """Two matrices (dense), three with a gate (gated; SwiGLU where the activation is silu), or experts (moe)."""
         inner_width: int = Field(default=0, ge=0)
-        """Width inside a feed-forward layer, of experts each; 0 is four times the width."""
+        """Width inside a feed-forward layer, of experts each (intermediate_size, d_ff); 0 is four times the width."""
         activation: Literal["gelu", "relu", "silu"] = "gelu"
-        """Inside a feed-forward layer."""
+        """Inside a feed-forward layer (hidden_act)."""
         expert: Literal["dense", "gated"] = "dense"
         """moe: what an expert is."""
         num_experts: int = Field(default=4, ge=1)
-        """moe: experts a layer."""
+        """moe: experts a layer (num_local_experts, n_routed_experts)."""
         experts_per_item: int = Field(default=2, ge=1)
-        """moe: experts that the router chooses at each position."""
+        """moe: experts that the router chooses at each position (top-k, num_experts_per_tok)."""
         shared_expert: bool = False
-        """moe: one more expert works at every position."""
+        """moe: one more expert works at every position (n_shared_experts: 1)."""
         balance_weight: float = Field(default=0.01, ge=0)
-        """moe: weight of the loss that spreads positions over experts."""
+        """moe: weight of the load balancing loss, which spreads positions over experts (router_aux_loss_coef)."""
         norm_place: Literal["pre", "post"] = "pre"
-        """Norms stand before attention and feed-forward, or behind the sums that these are part of."""
+        """Norms stand before attention and feed-forward, or behind the sums that these are part of
+        (pre-norm, post-norm)."""
         attention_norm: Literal["layer", "rms"] = "layer"
         """Norm of attention: LayerNorm or RMSNorm."""
         feed_norm: Literal["layer", "rms"] = "layer"
@@ -89,17 +92,18 @@ class SASRec(Recommender):
         final_norm: Literal["layer", "rms"] = "layer"
         """Norm of the last states."""
         norm_eps: float = Field(default=1e-5, gt=0)
-        """What norms add to the mean square."""
+        """What norms add to the mean square (layer_norm_eps, rms_norm_eps)."""
         bias: bool = True
         """Biases in attention and dense feed-forward layers; gated ones have none."""
         scale_inputs: bool = True
         """Item rows are multiplied with √D before positions are added."""
         tied: bool = True
-        """One item table is input and output; else the output has its own."""
+        """One item table is input and output (tie_word_embeddings); else the output has its own."""
         special_rows: int = Field(default=0, ge=0)
-        """Rows of the input table behind the items' (padding, begin, end, unknown); never recommended."""
+        """Rows of the input table behind the items', for the tokens of the item tokenizer in its order: begin, end,
+        padding, unknown. They are never recommended."""
         begin: bool = False
-        """The first special row stands before every history."""
+        """The token that begins a history (BOS), the first special row, stands before every history."""
         objective: ObjectiveConfig = ObjectiveConfig()
         """What is learnt at each target."""
         table: ItemTableConfig | None = None
@@ -112,7 +116,9 @@ class SASRec(Recommender):
             width = self.head_width or self.hidden_size // self.num_heads
             if self.positions == "rope" and width % 2:
                 raise ValueError(f"rotary positions turn pairs of dimensions; a head has {width}")
-            if self.experts_per_item > self.num_experts:
+            refuse_unread(self, "positions", {"learned": [], "rope": ["rope_theta"]})
+            refuse_unread(self, "feed_forward", {"dense": [], "gated": [], "moe": OF_EXPERTS})
+            if self.feed_forward == "moe" and self.experts_per_item > self.num_experts:
                 raise ValueError(f"experts_per_item {self.experts_per_item} of num_experts {self.num_experts}")
             if self.begin and not self.special_rows:
                 raise ValueError("begin stands in the first special row; set special_rows to 1 or more")
@@ -146,19 +152,22 @@ class SASRec(Recommender):
         """
         self.catalog = dataset.catalog
         table: ItemTableConfig | None = self.config.table
-        sizes = self.config.model_dump(exclude={"kind", "table"})
+        sizes, num_items = self.config.model_dump(exclude={"kind", "table"}), len(dataset.catalog)
         with isolated_rng(torch_seed(run.seed, "sasrec")):
-            self.model = SASRecModel(SASRecModelConfig(num_items=len(dataset.catalog), **sizes))
+            self.model = SASRecModel(SASRecModelConfig(num_items=num_items, **special_ids(num_items), **sizes))
         counts = dataset.training_counts()
         self.model.popularity.copy_(torch.from_numpy(np.log1p(counts)))
+        if self.model.target_counts is not None:
+            targets = np.bincount(dataset.targets("train"), minlength=num_items)
+            self.model.target_counts.copy_(torch.from_numpy(targets))
         examples = self._examples(dataset, dataset.split.train)
         check = None if validate is None else lambda: validate(self)
         earlier: tuple[TrainReport, ...] = ()
         if table is not None:
-            vectors, weight = self.require_embeddings(item_embeddings, dataset.catalog), self.model.items.weight
-            frozen = FrozenRows(weight, start_table(weight, table, vectors, dataset, run))
+            vectors = self.require_embeddings(item_embeddings, dataset.catalog)
+            frozen = start_tables(self.model.tables, table, vectors, dataset, run)
             if table.frozen_first is not None:
-                first = table.frozen_first.over(training)
+                first = table.frozen_first.over(training, len(examples))
                 report = train_stage("frozen", self.model, examples, first, run, validate=check, frozen=frozen)
                 earlier = (report,)
         return replace(train_model(self.model, examples, training, run, validate=check), earlier=earlier)

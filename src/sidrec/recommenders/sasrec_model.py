@@ -7,63 +7,25 @@ values: a ranking reads each history once.
 """
 
 import math
-from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
-from transformers import AutoConfig, AutoModel, PreTrainedConfig, PreTrainedModel
+from transformers import AutoConfig, AutoModel, PreTrainedModel
 from transformers.modeling_outputs import ModelOutput
 
 from sidrec.config import parse
-from sidrec.errors import DataError
+from sidrec.errors import ConfigError, DataError
+from sidrec.recommenders.sasrec_layers import HAS_TABLE, NORMS, Block, SASRecModelConfig, Sight, chosen
 from sidrec.tasks.windows import Windows
 from sidrec.training.item_loss import ObjectiveConfig, item_loss
 from sidrec.training.log_partition import log_partition
-from sidrec.training.objectives import IGNORE, balance_loss, item_scores
+from sidrec.training.objectives import IGNORE, item_scores
 from sidrec.types import IntArray
 
 __all__ = ["SASRecExamples", "SASRecModel", "SASRecModelConfig"]
-
-ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {"gelu": F.gelu, "relu": F.relu, "silu": F.silu}
-NORMS: dict[str, type[nn.LayerNorm | nn.RMSNorm]] = {"layer": nn.LayerNorm, "rms": nn.RMSNorm}
-
-
-class SASRecModelConfig(PreTrainedConfig):
-    """Sizes and slots of the network; `SASRec.Config` explains each of them."""
-
-    model_type = "sidrec-sasrec"
-    num_items: int = 1
-    hidden_size: int = 64
-    num_layers: int = 2
-    num_heads: int = 2
-    dropout: float = 0.2
-    max_history: int = 50
-    head_width: int = 0
-    positions: str = "learned"
-    rope_theta: float = 10000.0
-    feed_forward: str = "dense"
-    inner_width: int = 0
-    activation: str = "gelu"
-    expert: str = "dense"
-    num_experts: int = 4
-    experts_per_item: int = 2
-    shared_expert: bool = False
-    balance_weight: float = 0.01
-    norm_place: str = "pre"
-    attention_norm: str = "layer"
-    feed_norm: str = "layer"
-    final_norm: str = "layer"
-    norm_eps: float = 1e-5
-    bias: bool = True
-    scale_inputs: bool = True
-    tied: bool = True
-    special_rows: int = 0
-    begin: bool = False
-    objective: dict[str, Any] | None = None
 
 
 @dataclass
@@ -74,143 +36,42 @@ class SASRecOutput(ModelOutput):
     hidden: Tensor | None = None
 
 
-@dataclass(frozen=True)
-class Sight:
-    """What a batch's layers must know of its shape.
-
-    Attributes:
-        mask: bool[B, 1, T, T], which position sees which; None where each sees itself and all before it.
-        turn: cosines and sines float32[B or 1, 1, T, head width / 2] of rotary positions, or None.
-        real_BT: bool[B, T], whether there is an item; None where all are.
-    """
-
-    mask: Tensor | None
-    turn: tuple[Tensor, Tensor] | None
-    real_BT: Tensor | None
-
-
-class Block(nn.Module):
-    """Causal self-attention and a feed-forward layer; a norm stands before each, or behind the sum it is part of."""
-
-    def __init__(self, config: SASRecModelConfig) -> None:
-        super().__init__()
-        width, self.num_heads = config.hidden_size, config.num_heads
-        inner = config.num_heads * (config.head_width or width // config.num_heads)
-        self.rate, self.is_pre = config.dropout, config.norm_place == "pre"
-        self.attention_norm = NORMS[config.attention_norm](width, eps=config.norm_eps)
-        self.feed_norm = NORMS[config.feed_norm](width, eps=config.norm_eps)
-        self.query_key_value = nn.Linear(width, 3 * inner, bias=config.bias)
-        self.output = nn.Linear(inner, width, bias=config.bias)
-        self.experts = None
-        if config.feed_forward == "moe":
-            self.experts = Experts(config)
-        else:
-            self.up, self.gate, self.down = _matrices(config, gated=config.feed_forward == "gated")
-            self.activation = ACTIVATIONS[config.activation]
-        self.dropout = nn.Dropout(config.dropout)
-
-    def forward(self, states_BTD: Tensor, sight: Sight) -> tuple[Tensor, Tensor | None]:
-        """The states after this layer float[B, T, D] and, of experts, the balance loss."""
-        if self.is_pre:
-            states = states_BTD + self.dropout(self._attend(self.attention_norm(states_BTD), sight))
-            fed, balance = self._feed(self.feed_norm(states), sight)
-            return states + self.dropout(fed), balance
-        states = self.attention_norm(states_BTD + self.dropout(self._attend(states_BTD, sight)))
-        fed, balance = self._feed(states, sight)
-        return self.feed_norm(states + self.dropout(fed)), balance
-
-    def _attend(self, states_BTD: Tensor, sight: Sight) -> Tensor:
-        size, length, _ = states_BTD.shape
-        mixed = self.query_key_value(states_BTD)
-        queries, keys, values = mixed.view(size, length, 3, self.num_heads, -1).permute(2, 0, 3, 1, 4).unbind(0)
-        if sight.turn is not None:
-            queries, keys = _turned(queries, *sight.turn), _turned(keys, *sight.turn)
-        rate = self.rate if self.training else 0.0
-        seen = F.scaled_dot_product_attention(
-            queries, keys, values, attn_mask=sight.mask, dropout_p=rate, is_causal=sight.mask is None
-        )
-        return self.output(seen.transpose(1, 2).reshape(size, length, -1))
-
-    def _feed(self, states_BTD: Tensor, sight: Sight) -> tuple[Tensor, Tensor | None]:
-        if self.experts is None:
-            return _fed(states_BTD, self.up, self.gate, self.down, self.activation), None
-        return self.experts(states_BTD, sight.real_BT)
-
-
-class Expert(nn.Module):
-    """One feed-forward layer among others."""
-
-    def __init__(self, config: SASRecModelConfig) -> None:
-        super().__init__()
-        self.up, self.gate, self.down = _matrices(config, gated=config.expert == "gated")
-        self.activation = ACTIVATIONS[config.activation]
-
-    def forward(self, states: Tensor) -> Tensor:
-        """Float[..., D] → float[..., D]."""
-        return _fed(states, self.up, self.gate, self.down, self.activation)
-
-
-class Experts(nn.Module):
-    """Feed-forward layers of which a router chooses some for each position (Shazeer et al., 2017, arXiv:1701.06538).
-
-    The router works in float32; its probabilities of the chosen experts, made to sum to 1, weigh their outputs.
-    Nothing is drawn and no expert has a limit, so a position's output depends on that position alone. Padding
-    is not routed. A shared expert, if there is one, is added for every position (as in DeepSeekMoE, Dai et al.,
-    2024, arXiv:2401.06066).
-    """
-
-    def __init__(self, config: SASRecModelConfig) -> None:
-        super().__init__()
-        self.num_chosen = config.experts_per_item
-        self.router = nn.Linear(config.hidden_size, config.num_experts, bias=False)
-        self.experts = nn.ModuleList(Expert(config) for _ in range(config.num_experts))
-        self.shared = Expert(config) if config.shared_expert else None
-
-    def forward(self, states_BTD: Tensor, real_BT: Tensor | None) -> tuple[Tensor, Tensor]:
-        """The experts' output, 0 where nothing is real, and how unevenly they are used."""
-        if real_BT is None:
-            real_BT = torch.ones(states_BTD.shape[:2], dtype=torch.bool, device=states_BTD.device)
-        states_PD = states_BTD[real_BT]
-        with torch.autocast(states_PD.device.type, enabled=False):
-            probabilities_PE = F.linear(states_PD.float(), self.router.weight.float()).softmax(dim=-1)
-        weights_PK, chosen_PK = probabilities_PE.topk(self.num_chosen, dim=-1)
-        weights_PK = weights_PK / weights_PK.sum(dim=-1, keepdim=True)
-        total_PD = torch.zeros_like(states_PD, dtype=torch.float32)
-        if self.shared is not None:
-            total_PD = total_PD + self.shared(states_PD)
-        # An expert without positions runs too: all processes of a distributed run get gradients for all weights.
-        for number, expert in enumerate(self.experts):
-            places, choices = (chosen_PK == number).nonzero(as_tuple=True)
-            weighted = weights_PK[places, choices, None] * expert(states_PD[places])
-            total_PD = total_PD.index_add(0, places, weighted)
-        output_BTD = torch.zeros_like(states_BTD, dtype=torch.float32)
-        output_BTD = output_BTD.masked_scatter(real_BT[..., None], total_PD)
-        return output_BTD.to(states_BTD.dtype), balance_loss(probabilities_PE, chosen_PK)
-
-
 class SASRecModel(PreTrainedModel):
     """A causal transformer over item rows; the item table is input and, unless it is untied, output.
 
-    Row numbers from `num_items` on are special: the first of them, with `begin`, stands before every history. They are
-    inputs only and never recommended. The buffer `popularity` float[N] answers for an empty history.
+    Row numbers from `num_items` on are special and inputs only, never recommended. With `begin`, the row
+    `bos_token_id` (where the configuration names none, the first special one) stands before every history. The buffer
+    `popularity` float[N] answers for an empty history; `target_counts` float[N], which only a model that learns by
+    in-batch negatives has, holds how often each item is a training target.
+
+    Raises:
+        ConfigError: a slot of the configuration names nothing that there is, or the token that begins has no row.
     """
 
     config_class = SASRecModelConfig
     _supports_sdpa = True
     popularity: Tensor
+    target_counts: Tensor | None
 
     def __init__(self, config: SASRecModelConfig) -> None:
         super().__init__(config)
         self.objective = parse(ObjectiveConfig, config.objective or {}, where="objective")
         self.items = nn.Embedding(config.num_items + config.special_rows, config.hidden_size)
+        self.begin = config.num_items if config.bos_token_id is None else config.bos_token_id
+        if config.begin and self.begin >= len(self.items.weight):
+            raise ConfigError(
+                f"token {self.begin} begins a history and has no row", next="set special_rows to 1 or more"
+            )
         self.positions = None
-        if config.positions == "learned":
+        if chosen(HAS_TABLE, config, "positions"):
             self.positions = nn.Embedding(config.max_history + config.begin, config.hidden_size)
         self.blocks = nn.ModuleList(Block(config) for _ in range(config.num_layers))
-        self.norm = NORMS[config.final_norm](config.hidden_size, eps=config.norm_eps)
+        self.norm = chosen(NORMS, config, "final_norm")(config.hidden_size, eps=config.norm_eps)
         self.outputs = None if config.tied else nn.Linear(config.hidden_size, config.num_items, bias=False)
         self.dropout = nn.Dropout(config.dropout)
         self.register_buffer("popularity", torch.zeros(config.num_items))
+        in_batch = self.objective.negatives == "in_batch"
+        self.register_buffer("target_counts", torch.ones(config.num_items) if in_batch else None)
         self.post_init()
 
     def _init_weights(self, module: nn.Module) -> None:
@@ -218,6 +79,11 @@ class SASRecModel(PreTrainedModel):
             nn.init.normal_(module.weight, std=0.02)
         if isinstance(module, nn.Linear) and module.bias is not None:  # pyright: ignore[reportUnnecessaryComparison]
             nn.init.zeros_(module.bias)
+
+    @property
+    def tables(self) -> list[Tensor]:
+        """The parameters with rows of items: inputs float[N + special rows, D] and, if untied, outputs float[N, D]."""
+        return [self.items.weight] + ([] if self.outputs is None else [self.outputs.weight])
 
     @property
     def output_table(self) -> Tensor:
@@ -239,18 +105,17 @@ class SASRecModel(PreTrainedModel):
             input_ids: int64[B, T] item rows, any row where there is none; under a mask any number, such
                 as the padding token of the item tokenizer, which has no row.
             attention_mask: bool or int[B, T], 0 where there is no item; may be left out where histories are filled
-                up on the right, because no earlier position sees what follows.
+                up on the right, because no earlier position sees what follows. Without it the padding token is masked.
             position_ids: int64[B, T] place of each item in its history; by default items are counted from 0.
             labels: int64[B, T] the item after each position, `IGNORE` where it is no training target.
 
         Raises:
-            DataError: a history is longer than the table of positions.
+            DataError: an id has no row, or a history is longer than the table of positions.
         """
-        if attention_mask is not None:
-            input_ids = input_ids.masked_fill(attention_mask == 0, 0)
+        input_ids, attention_mask = self._rows(input_ids, attention_mask)
         begin = self.config.begin
         if begin:
-            input_ids = F.pad(input_ids, (1, 0), value=self.config.num_items)
+            input_ids = F.pad(input_ids, (1, 0), value=self.begin)
             attention_mask = None if attention_mask is None else F.pad(attention_mask, (1, 0), value=1)
             position_ids = None if position_ids is None else F.pad(position_ids + 1, (1, 0), value=0)
         places, sight = self._sight(input_ids, attention_mask, position_ids)
@@ -267,16 +132,35 @@ class SASRecModel(PreTrainedModel):
         states = self.norm(states[:, 1:] if begin else states)
         if labels is None:
             return SASRecOutput(hidden=states)
-        loss = item_loss(self.objective, states, self.output_table, labels, self.popularity)
+        loss = item_loss(self.objective, states, self.output_table, labels, self.popularity, self.target_counts)
         if balances:
             loss = loss + self.config.balance_weight * torch.stack(balances).mean()
         return SASRecOutput(loss=loss, hidden=states)
+
+    def _rows(self, input_ids: Tensor, mask: Tensor | None) -> tuple[Tensor, Tensor | None]:
+        """Ids that all have a row, and the mask of those that are items."""
+        if mask is None and (padding := self.config.pad_token_id) is not None:
+            is_padding = input_ids == padding
+            mask = ~is_padding if bool(is_padding.any()) else None
+        rows = input_ids if mask is None else input_ids.masked_fill(mask == 0, 0)
+        if not rows.numel():
+            return rows, mask
+        lowest, highest = (int(end) for end in rows.aminmax())
+        num_rows, num_items = len(self.items.weight), self.config.num_items
+        if lowest < 0 or highest >= num_rows:
+            raise DataError(
+                f"there is no row for the id {lowest if lowest < 0 else highest}",
+                where=f"input_ids of a model with {num_items} items and {num_rows - num_items} special rows",
+                expected="rows of items, or a mask of 0 where there is none",
+                next="leave out items that are unknown, or train with special_rows: 4 to give every token a row",
+            )
+        return rows, mask
 
     def _sight(self, input_ids: Tensor, mask: Tensor | None, places: Tensor | None) -> tuple[Tensor, Sight]:
         """The places int64[T] or [B, T] of a batch in its histories, and what its layers must know."""
         length, device = input_ids.shape[1], input_ids.device
         real_BT = None if mask is None else mask.bool()
-        sees = None
+        sees, given = None, places
         if real_BT is not None and (_has_gaps(real_BT) or length > self._longest):
             itself = torch.eye(length, dtype=torch.bool, device=device)
             causal = torch.ones(length, length, dtype=torch.bool, device=device).tril()
@@ -285,12 +169,23 @@ class SASRecModel(PreTrainedModel):
             places = (real_BT.long().cumsum(dim=1) - 1).clamp(min=0) if places is None else places
         if places is None:
             places = torch.arange(length, device=device)
-        if length > self._longest and int(places.max()) >= self._longest:
+        if given is not None or length > self._longest:
+            self._check_places(places, given is not None)
+        return places, Sight(sees, self._turn(places), real_BT, self.config.begin)
+
+    def _check_places(self, places: Tensor, given: bool) -> None:
+        """Refuse places that the table of positions does not have; the token that begins is no item."""
+        begin = int(self.config.begin)
+        of_items = places[..., begin:] - begin
+        if self.positions is None or not of_items.numel():
+            return
+        (first, last), number = (int(end) for end in of_items.aminmax()), self.positions.num_embeddings - begin
+        if first < 0 or last >= number:
+            found = f"position_ids run from {first} to {last}" if given else f"a history has {last + 1} items"
             raise DataError(
-                f"a history has {int(places.max()) + 1} items and there are {self._longest} learned positions",
+                f"{found} and there are {number} learned positions",
                 next="cut histories to their latest items, or use rotary positions",
             )
-        return places, Sight(sees, self._turn(places), real_BT)
 
     @property
     def _longest(self) -> float:
@@ -300,7 +195,7 @@ class SASRecModel(PreTrainedModel):
     def _turn(self, places: Tensor) -> tuple[Tensor, Tensor] | None:
         """Cosines and sines of rotary positions (Su et al., 2021, arXiv:2104.09864, section 3.2), in float32."""
         config = self.config
-        if config.positions == "learned":
+        if self.positions is not None:
             return None
         half = (config.head_width or config.hidden_size // config.num_heads) // 2
         speeds = config.rope_theta ** (-torch.arange(half, dtype=torch.float32, device=places.device) / half)
@@ -332,28 +227,6 @@ class SASRecModel(PreTrainedModel):
 
 AutoConfig.register(SASRecModelConfig.model_type, SASRecModelConfig, exist_ok=True)
 AutoModel.register(SASRecModelConfig, SASRecModel, exist_ok=True)
-
-
-def _matrices(config: SASRecModelConfig, gated: bool) -> tuple[nn.Linear, nn.Linear | None, nn.Linear]:
-    """Up, gate and down of a feed-forward layer; one with a gate (Shazeer, 2020, arXiv:2002.05202) has no biases."""
-    width, bias = config.hidden_size, config.bias and not gated
-    inner = config.inner_width or 4 * width
-    up, down = nn.Linear(width, inner, bias=bias), nn.Linear(inner, width, bias=bias)
-    return up, nn.Linear(width, inner, bias=False) if gated else None, down
-
-
-def _fed(
-    states: Tensor, up: nn.Linear, gate: nn.Linear | None, down: nn.Linear, activation: Callable[[Tensor], Tensor]
-) -> Tensor:
-    """Down(activation(up x)), or with a gate down(activation(gate x) ⊙ up x)."""
-    return down(activation(up(states)) if gate is None else activation(gate(states)) * up(states))
-
-
-def _turned(states_BHTD: Tensor, cosines: Tensor, sines: Tensor) -> Tensor:
-    """Pairs (d, d + D/2) turned by their angles, computed in float32."""
-    first, second = states_BHTD.float().chunk(2, dim=-1)
-    turned = torch.cat([first * cosines - second * sines, second * cosines + first * sines], dim=-1)
-    return turned.to(states_BHTD.dtype)
 
 
 def _has_gaps(real_BT: Tensor) -> bool:

@@ -15,9 +15,10 @@ from sidrec.data.catalog import Catalog
 from sidrec.errors import DataError
 from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers
 
-__all__ = ["history_text", "item_tokenizer", "items_of_text"]
+__all__ = ["history_text", "item_tokenizer", "items_of_text", "special_ids"]
 
-BOS, EOS, PAD, UNK = "[BOS]", "[EOS]", "[PAD]", "[UNK]"
+SPECIAL = {"bos_token": "[BOS]", "eos_token": "[EOS]", "pad_token": "[PAD]", "unk_token": "[UNK]"}
+"""In the order in which they stand behind the items."""
 ESCAPED = re.compile(r"[%<>\[\]]")
 """What limits tokens, makes up special tokens, or escapes: it never stands inside the token of an item."""
 TOKEN = re.compile(r"<([^<>]*)>")
@@ -39,23 +40,30 @@ def item_tokenizer(catalog: Catalog, max_items: int = 0) -> PreTrainedTokenizerF
     >>> tokens("<a %3Cb%3E><B001><B007>").input_ids, tokens.unk_token_id, len(tokens)
     ([1, 0, 5], 5, 6)
     """
-    specials = [BOS, EOS, PAD, UNK]
-    words = [_token(item) for item in catalog.ids] + specials
-    backend = Tokenizer(models.WordLevel({word: number for number, word in enumerate(words)}, unk_token=UNK))
+    words = [*(_token(item) for item in catalog.ids), *SPECIAL.values()]
+    numbers = {word: number for number, word in enumerate(words)}
+    backend = Tokenizer(models.WordLevel(numbers, unk_token=SPECIAL["unk_token"]))
     backend.pre_tokenizer = pre_tokenizers.Split(Regex(TOKEN.pattern), behavior="isolated")
     # Without it, tokens would be joined by blanks.
     backend.decoder = decoders.Fuse()
     return PreTrainedTokenizerFast(
         tokenizer_object=backend,
-        pad_token=PAD,
-        unk_token=UNK,
-        bos_token=BOS,
-        eos_token=EOS,
+        **SPECIAL,
         padding_side="right",
         truncation_side="left",
         clean_up_tokenization_spaces=False,
         **({"model_max_length": max_items} if max_items > 0 else {}),
     )
+
+
+def special_ids(num_items: int) -> dict[str, int]:
+    """The special tokens of a catalogue's tokenizer that a model's configuration names, and their ids.
+
+    >>> special_ids(12)
+    {'bos_token_id': 12, 'eos_token_id': 13, 'pad_token_id': 14}
+    """
+    ids = {f"{name}_id": number for number, name in enumerate(SPECIAL, start=num_items)}
+    return {name: ids[name] for name in ("bos_token_id", "eos_token_id", "pad_token_id")}
 
 
 def history_text(items: Iterable[str]) -> str:

@@ -31,7 +31,7 @@ def start_digest(
     examples: Any,
     training: Config,
     run: RunSettings,
-    frozen: FrozenRows | None = None,
+    frozen: Sequence[FrozenRows] = (),
     loss: object | None = None,
 ) -> str:
     """Hash of what decides a training: first weights, their config, examples (or vectors), settings, seed, frozen rows.
@@ -40,7 +40,7 @@ def start_digest(
     """
     config = model.config.to_dict() if isinstance(model, PreTrainedModel) else None
     parts = [model.state_dict(), config, examples, training.model_dump(mode="json"), run.seed]
-    parts += [] if frozen is None else [frozen.rows_N]
+    parts += [table.rows_N for table in frozen]
     parts += [] if loss is None else [loss]
     return digest_of([_contents(part) for part in parts])
 

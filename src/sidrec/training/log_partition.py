@@ -11,7 +11,8 @@ __all__ = ["log_partition"]
 def log_partition(hidden_PD: Tensor, items_ND: Tensor, slice_size: int) -> Tensor:
     """float32[P], log Σₙ exp(hidden · itemₙ), with exact gradients.
 
-    Logits of one slice of items are held at a time; the backward pass computes them again. Besides, memory is
+    Logits of one slice of items, and an array or two of their size, are held at a time; the backward pass computes them
+    again. Besides, memory is
     needed for the gradients only, which have the shapes of the arguments.
 
     Args:

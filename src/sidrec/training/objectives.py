@@ -60,8 +60,8 @@ def full_softmax(
         labels_BT: int64[B, T], item rows; `IGNORE` where nothing is to be predicted.
         label_smoothing: share of each target that is spread evenly over all items.
         max_logits: where P × N is more, items are taken in slices of so many logits, which are computed again
-            in the backward pass: the same loss and gradients in bounded memory, for about a third more work.
-            0 never slices.
+            in the backward pass: the same loss and gradients for about a third more work. A slice has one item at
+            least, P logits, and the peak is two to three times its logits. 0 never slices.
     """
     labelled = labels_BT != IGNORE
     hidden_PD, targets_P = hidden_BTD[labelled], labels_BT[labelled]

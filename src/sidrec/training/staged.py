@@ -4,6 +4,7 @@ Leaves out the training itself, and what becomes of the scratch folder after the
 """
 
 import json
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -34,7 +35,7 @@ def train_stage(
     run: RunSettings,
     *,
     validate: Validation | None = None,
-    frozen: FrozenRows | None = None,
+    frozen: Sequence[FrozenRows] = (),
 ) -> TrainReport:
     """`train_model` in a scratch folder of its own; where the very same training has finished, its result is taken.
 
@@ -45,7 +46,7 @@ def train_stage(
         training: how long and how.
         run: seed, device, progress, scratch; without scratch nothing is kept.
         validate: scores the model as it is now.
-        frozen: rows that stay as they are.
+        frozen: rows of tables that stay as they are.
 
     Raises:
         TrainingError, ConfigError, ArtifactError: as `train_model`.

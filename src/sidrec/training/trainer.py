@@ -6,8 +6,8 @@ mean over target tokens, validation by recommending, keeping the best state, sil
 """
 
 import time
-from collections.abc import Generator, Iterator
-from contextlib import contextmanager, nullcontext
+from collections.abc import Generator, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from math import ceil
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -42,7 +42,7 @@ def train_model(
     run: RunSettings,
     *,
     validate: Validation | None = None,
-    frozen: FrozenRows | None = None,
+    frozen: Sequence[FrozenRows] = (),
     keep_start: bool = False,
     loss: BatchLoss = OWN_LOSS,
 ) -> TrainReport:
@@ -51,7 +51,8 @@ def train_model(
     With `training.ema_decay` every state that is validated and kept is a moving average; with
     `training.average` the mean of the best ones is the final state, if it validates at least as well.
 
-    The mean loss of an optimizer step is taken over all its targets, however it is accumulated. With
+    The mean loss of an optimizer step is taken over all its targets, however it is accumulated. What is no mean over
+    targets depends on the pieces: experts' balance and in-batch negatives are those of one forward pass. With
     `run.scratch` a killed run goes on where it was, with the same result.
 
     Args:
@@ -61,7 +62,7 @@ def train_model(
         run: seed, device, progress, scratch.
         validate: scores the model as it is now; by its first figure states are chosen, the highest or, with
             `training.select` "loss", the lowest.
-        frozen: rows of a table of the model that stay as they are.
+        frozen: rows of tables of the model that stay as they are.
         keep_start: validate the first state too, and keep it unless a later one is better.
         loss: of a batch; by default the model is called with what `examples.collate` returns and answers with a
             `.loss`, the mean over the labels that are not `IGNORE`.
@@ -74,8 +75,14 @@ def train_model(
     if not len(examples):
         raise TrainingError("there are no training examples", expected="at least one", next="check the split")
     started = time.perf_counter()
-    held = nullcontext() if frozen is None else frozen.held()
-    with isolated_process(torch_seed(run.seed, "train") % 2**32), held, _plain_model(model), _folder(run) as folder:
+    with (
+        ExitStack() as held,
+        isolated_process(_seed(run)),
+        _plain_model(model),
+        _folder(run) as folder,
+    ):
+        for table in frozen:
+            held.enter_context(table.held())
         arguments, checkpoint = _arguments(training, run, folder), None
         if run.scratch is not None:
             digest = start_digest(model, examples, training, run, frozen, loss)
@@ -117,7 +124,7 @@ class _Trainer(Trainer):
         self.examples_seen = self.padded = self.positions = 0
         self.folder = Path(str(arguments.output_dir))
         self.partial: Path | None = None
-        self.frozen: FrozenRows | None = None
+        self.frozen: Sequence[FrozenRows] = ()
         self.loss: BatchLoss = OWN_LOSS
 
     def get_train_dataloader(self) -> DataLoader[Any]:
@@ -136,8 +143,8 @@ class _Trainer(Trainer):
             {"params": [weight for weight in weights if weight.ndim < 2], "weight_decay": 0.0},
         ]
         self.optimizer = torch.optim.AdamW(groups, lr=config.lr, fused=True)
-        if self.frozen is not None:
-            self.frozen.keep(self.optimizer)
+        for table in self.frozen:
+            table.keep(self.optimizer)
         return self.optimizer
 
     def create_scheduler(self, num_training_steps: int, optimizer: torch.optim.Optimizer | None = None) -> Any:
@@ -239,7 +246,6 @@ def _arguments(training: TrainingConfig, run: RunSettings, folder: Path) -> Trai
     arguments = TrainingArguments(
         output_dir=str(folder),
         use_cpu=device == "cpu",
-        seed=torch_seed(run.seed, "train") % 2**32,
         max_steps=training.max_steps or -1,
         num_train_epochs=training.max_epochs,
         gradient_accumulation_steps=training.accumulation,
@@ -265,7 +271,18 @@ def _arguments(training: TrainingConfig, run: RunSettings, folder: Path) -> Trai
             f"(training.accumulation={training.accumulation} × {arguments.world_size} processes)"
         )
     arguments.per_device_train_batch_size = training.batch_size // pieces
+    arguments.seed = _seed(run, arguments.process_index)
     return arguments
+
+
+def _seed(run: RunSettings, process: int = 0) -> int:
+    """Of what a process draws in training, dropout and negatives; the first process draws what one alone would.
+
+    >>> one, other = RunSettings(seed=1), RunSettings(seed=2)
+    >>> _seed(one) == _seed(one, 0), len({_seed(one), _seed(one, 1), _seed(one, 2), _seed(other)})
+    (True, 4)
+    """
+    return torch_seed(run.seed, "train", *([str(process)] if process else [])) % 2**32
 
 
 @contextmanager
