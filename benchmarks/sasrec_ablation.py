@@ -61,7 +61,7 @@ VARIANTS = {
     "minilm": Variant("sasrec-text", vectors="minilm"),
     "minilm, frozen first": Variant("sasrec-text-frozen-first", vectors="minilm"),
     "minilm, rope": Variant("sasrec-text", ("recommender.positions=rope",), vectors="minilm"),
-    "dpo": Variant("sasrec-dpo", ("algorithm.pairs.spare_held_out=false",), start=BASE),
+    "dpo": Variant("sasrec-dpo", ("algorithm.pairs.spare_held_out=false", "algorithm.dropout=false"), start=BASE),
 }
 
 
