@@ -13,7 +13,7 @@ from sidrec.testing.toy import cycle_dataset, grid_semantic_ids
 from sidrec.training.config import TrainingConfig
 
 RUN = RunSettings(device="cpu")
-LEARNERS = [case for case in CASES if load_class("recommender", case.kind).learns_by_gradient]
+LEARNERS = [case for case in CASES if load_class("recommender", case.kind).learns_by_gradient and not case.members]
 
 
 def state(recommender: Recommender) -> dict[str, torch.Tensor]:

@@ -29,7 +29,7 @@ BOTH = {"history_dropout": 0.4, "subsequences": True}
 def examples_of(kind, **fields):
     recommender = kind(**SMALL[kind], **fields)
     recommender.semantic_ids = IDS
-    return recommender.examples(DATASET)
+    return recommender.examples(DATASET, DATASET.split.train)
 
 
 @settings(deadline=None)

@@ -192,7 +192,7 @@ def test_frozen_rows_keep_every_bit(fields, rows):
         config,
         RUN,
         validate=lambda: {"metric": float(next(values))},
-        frozen=FrozenRows(model.table.weight, rows),
+        frozen=[FrozenRows(model.table.weight, rows)],
     )
     assert report.averaged == fields.get("average", 0)
     assert torch.equal(model.table.weight[rows], before[rows])

@@ -53,7 +53,7 @@ class Doubled:
 
 
 def test_a_process_without_an_example_takes_part_and_counts_nothing():
-    data = BatchDataset(Doubled(np.ones(5)))
+    data = BatchDataset(Doubled(np.ones(5)), 5, 5, 0)
     busy, idle = data.__getitems__([3, 4]), data.__getitems__([])
     assert (busy["labels"].tolist(), num_targets(busy)) == ([[6], [8]], 2)
     assert IDLE not in busy
