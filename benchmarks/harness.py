@@ -16,13 +16,13 @@ import statistics
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-__all__ = ["RESULTS", "Benchmark", "Row", "Timing", "compare", "measure", "peak_memory", "table"]
+__all__ = ["RESULTS", "Benchmark", "Row", "Timing", "compare", "measure", "peak_memory", "spread", "table"]
 
 HERE = Path(__file__).resolve().parent
 RESULTS = HERE / "results"
@@ -101,6 +101,16 @@ class Benchmark:
         print(f"{self.name} · {found['hardware']['cpu']} · commit {found['commit'][:12]}")
         print(table(found["rows"]))
         return path
+
+
+def spread(values: Sequence[float]) -> str:
+    """Mean and, with several seeds, standard deviation.
+
+    >>> spread([0.01, 0.03]), spread([0.5])
+    ('0.0200 ± 0.0141', '0.5000')
+    """
+    text = f"{statistics.mean(values):.4f}"
+    return f"{text} ± {statistics.stdev(values):.4f}" if len(values) > 1 else text
 
 
 def measure(work: Callable[[], object], repeats: int = 3, warmup: int = 1) -> Timing:

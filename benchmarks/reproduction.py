@@ -20,7 +20,7 @@ from typing import Any
 
 import torch
 
-from harness import RESULTS, Benchmark, Row
+from harness import RESULTS, Benchmark, Row, spread
 from sidrec.artifact import open_artifact
 from sidrec.config import RunSettings, parse
 from sidrec.data.preparation import PrepareConfig
@@ -93,16 +93,6 @@ def table(rows: list[Row]) -> str:
                 cells = [f"{value:.4f}" for value in row.values]
                 lines.append(f"| {dataset} | {row.name} | {' | '.join(cells)} | | |")
     return "\n".join(lines) + "\n"
-
-
-def spread(values: list[float]) -> str:
-    """Mean, and with several seeds the standard deviation.
-
-    >>> spread([0.01, 0.03]), spread([0.5])
-    ('0.0200 ± 0.0141', '0.5000')
-    """
-    text = f"{statistics.mean(values):.4f}"
-    return f"{text} ± {statistics.stdev(values):.4f}" if len(values) > 1 else text
 
 
 def earlier() -> list[Row]:

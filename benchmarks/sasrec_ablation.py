@@ -24,7 +24,7 @@ import numpy as np
 import polars as pl
 import torch
 
-from harness import Benchmark
+from harness import Benchmark, spread
 from scientific import encoder
 from sidrec.config import RunSettings, parse
 from sidrec.data.preparation import PrepareConfig
@@ -127,16 +127,6 @@ def table(found: dict[str, list[Found]]) -> str:
         cost = f"{statistics.mean(seed.seconds for seed in seeds):.0f} s"
         lines.append(f"| {name} | {' | '.join(cells)} | {change} | {seeds[0].parameters:,} | {cost} |")
     return "\n".join(lines) + "\n"
-
-
-def spread(values: list[float]) -> str:
-    """Mean ± standard deviation over seeds.
-
-    >>> spread([0.01, 0.03]), spread([0.5])
-    ('0.0200 ± 0.0141', '0.5000')
-    """
-    text = f"{statistics.mean(values):.4f}"
-    return f"{text} ± {statistics.stdev(values):.4f}" if len(values) > 1 else text
 
 
 def write(found: dict[str, list[Found]], seeds: list[int]) -> None:

@@ -34,3 +34,7 @@ def test_wrong_use(sidrec, run) -> None:
     done = sidrec("tune", "sasrec", "--run", run, "--from", "sasrec")
     assert done.code == 2
     assert "algorithm.kind=dpo" in done.err
+    done = sidrec("tune", "sasrec-dpo", "--run", run, "--from", "sasrec", "training.max_epochs=1")
+    assert done.code == 2
+    assert "training.max_epochs=1: tuning reads algorithm and evaluation alone" in done.err
+    assert "algorithm.training" in done.err

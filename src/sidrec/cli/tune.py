@@ -10,6 +10,9 @@ from sidrec.cli.session import run_settings
 
 __all__ = ["add_to", "tune"]
 
+READ = ("algorithm", "evaluation")
+"""Sections of a recipe that tuning reads."""
+
 
 def tune(
     recipe: Annotated[str, typer.Argument(help="Recipe with an algorithm, such as sasrec-dpo, or a YAML file.")],
@@ -26,10 +29,17 @@ def tune(
 ) -> None:
     """Tune a recommender of the run by a recipe's algorithm; kept only if it is better on validation users."""
     with run_settings(seed, device, threads) as settings_of_run:
+        from sidrec.errors import ConfigError
         from sidrec.stages.layout import RunFolder
         from sidrec.stages.recipe import load_recipe
         from sidrec.stages.tune import tune as stage
 
+        unread = [text for text in settings or [] if text.split("=")[0].split(".")[0] not in READ]
+        if unread:
+            raise ConfigError(
+                f"{unread[0]}: tuning reads {' and '.join(READ)} alone; the recommender is what --from names",
+                next="set how it is tuned under algorithm, such as algorithm.training.max_epochs=1",
+            )
         checked = load_recipe(recipe, settings or [])
         result = stage(
             RunFolder(run), checked, settings_of_run, start=start, name=name, force=force, embeddings=embeddings
