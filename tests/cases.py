@@ -45,6 +45,10 @@ SMALL_TIGER = {
 LEARNS_TIGER = TrainingConfig(max_epochs=45, batch_size=64, optimizer=OptimizerConfig(lr=8e-3))
 SMALL_DECODER = {"d_model": 32, "num_heads": 2, "d_ff": 64, "num_layers": 2, "dropout": 0.0, "max_history": 4}
 LEARNS_DECODER = TrainingConfig(max_epochs=90, batch_size=64, optimizer=OptimizerConfig(lr=5e-3))
+SMALL_ITEM_DECODER = {
+    "d_model": 32, "num_heads": 2, "num_layers": 1, "dropout": 0.0, "depth_dropout": 0.0, "max_history": 4,
+}  # fmt: skip
+LEARNS_ITEM_DECODER = TrainingConfig(max_epochs=60, batch_size=64, optimizer=OptimizerConfig(lr=5e-3))
 
 CASES = [
     Case(
@@ -115,6 +119,13 @@ CASES = [
         fields={**SMALL_TIGER, "user_tokens": 8},
         note="users",
         learns=LEARNS_TIGER.model_copy(update={"max_epochs": 70}),
+    ),
+    Case("item-decoder", fields=SMALL_ITEM_DECODER, learns=LEARNS_ITEM_DECODER),
+    Case(
+        "item-decoder",
+        fields={**SMALL_ITEM_DECODER, "item_vectors": False, "user_tokens": 20, "history_dropout": 0.1},
+        note="codes alone, users, thinned histories",
+        learns=LEARNS_ITEM_DECODER,
     ),
     Case("decoder", fields=SMALL_DECODER, learns=LEARNS_DECODER),
     Case(

@@ -64,6 +64,7 @@ REGISTRY: dict[str, dict[str, str]] = {
         "sasrec": "sidrec.recommenders.sasrec:SASRec",
         "tiger": "sidrec.recommenders.tiger:Tiger",
         "decoder": "sidrec.recommenders.decoder:Decoder",
+        "item-decoder": "sidrec.recommenders.item_decoder:ItemDecoder",
         "ensemble": "sidrec.recommenders.ensemble:Ensemble",
     },
     "algorithm": {

@@ -115,11 +115,17 @@ class GenerativeRecommender(Recommender):
     def vocabulary(self) -> CodeVocabulary:
         """Token ids of the codes that the model was trained on."""
         sizes = self.ids.sizes if self._trained is None else self._trained.sizes
-        return CodeVocabulary(sizes, self.config.user_tokens)
+        trained_items = len(self.ids) if self._trained is None else self._trained.items
+        return CodeVocabulary(sizes, self.config.user_tokens, trained_items if self.reads_own_tokens else 0)
 
     @property
     def reads_whole_items(self) -> bool:
         """Whether an item is one position of a prompt, instead of one a code."""
+        return False
+
+    @property
+    def reads_own_tokens(self) -> bool:
+        """Whether an item's position holds a token of its own beside its codes; those of new items have none."""
         return False
 
     @property
@@ -151,11 +157,17 @@ class GenerativeRecommender(Recommender):
                 self.reads_whole_items,
                 words.first_user,
                 words.num_users,
+                self._own_tokens(words) if self.reads_own_tokens else None,
             )
             # The table's own tree may have grown from an earlier one, which is faster than building it.
             trie = self.ids.trie if codes is self.ids.codes else ItemTrie.build(codes, words.sizes)
             self._derived = (self.ids, items, trie)
         return self._derived
+
+    def _own_tokens(self, words: CodeVocabulary) -> IntArray:
+        """int64[N], each item's own token; padding for items that it was not trained on."""
+        tokens_N = words.first_item + np.arange(len(self.ids), dtype=np.int64)
+        return np.where(tokens_N < len(words), tokens_N, words.PAD)
 
     @property
     def read_codes(self) -> IntArray:

@@ -7,7 +7,7 @@ prompt among several paths of one history in causal models, which read it once a
 Legend: B histories · M paths a history · L levels · S steps (L, and one more where a model writes an end token).
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -22,7 +22,7 @@ from sidrec.recommenders.code_head import CodeHead
 from sidrec.tasks.next_item import Prompts
 from sidrec.types import IntArray
 
-__all__ = ["path_log_probs"]
+__all__ = ["path_log_probs", "summed_log_probs"]
 
 
 def path_log_probs(
@@ -54,15 +54,36 @@ def path_log_probs(
     output: Any = model.get_output_embeddings()
     scale = config.d_model**-0.5 if getattr(config, "scale_decoder_outputs", False) else 1.0
     head = CodeHead(output.weight * scale, output.bias, [*levels, *end], over_vocabulary=normalize == "vocabulary")
-    total_BM = torch.zeros(paths_BML.shape[:2], device=model.device)
-    for level in range(len(levels)):
-        logp_BMK = head(hidden_BMSD[:, :, level], level)
+    total_BM = summed_log_probs(head, hidden_BMSD, codes_BML, normalize, trie)
+    return total_BM + head(hidden_BMSD[:, :, -1], len(levels))[..., 0] if has_end else total_BM
+
+
+def summed_log_probs(
+    head: Callable[[Tensor, int], Tensor],
+    states_BMSD: Tensor,
+    codes_BML: IntArray,
+    normalize: Normalize,
+    trie: ItemTrie,
+) -> Tensor:
+    """Sums float32[B, M] of the log-probabilities of paths of codes by the states before each of their codes.
+
+    Args:
+        head: states float[B, M, D] before the codes of a level, and the level → log-probabilities [B, M, K].
+        states_BMSD: S is L or more.
+        codes_BML: int[B, M, L], the paths; each is one of an item.
+        normalize: as in `BeamConfig`; what the head does not do is only "children".
+        trie: the paths of all items.
+    """
+    paths_BML = torch.from_numpy(codes_BML.astype(np.int64)).to(states_BMSD.device)
+    total_BM = torch.zeros(paths_BML.shape[:2], device=states_BMSD.device)
+    for level in range(paths_BML.shape[2]):
+        logp_BMK = head(states_BMSD[:, :, level], level)
         taken_BM = logp_BMK.gather(-1, paths_BML[..., level : level + 1])[..., 0]
         if normalize == "children":
-            is_child_BMK = torch.from_numpy(child_mask(trie, codes_BML, level)).to(model.device)
+            is_child_BMK = torch.from_numpy(child_mask(trie, codes_BML, level)).to(logp_BMK.device)
             taken_BM = taken_BM - logp_BMK.masked_fill(~is_child_BMK, -torch.inf).logsumexp(-1)
         total_BM = total_BM + taken_BM
-    return total_BM + head(hidden_BMSD[:, :, -1], len(levels))[..., 0] if has_end else total_BM
+    return total_BM
 
 
 def _decoder_states(model: Any, prompts: Prompts, written_BMT: Tensor) -> Tensor:

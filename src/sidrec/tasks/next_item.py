@@ -49,6 +49,7 @@ class ItemTokens:
             written is a token a level either way.
         first_user: token of the first of them, where users have tokens.
         num_users: tokens among which users are shared out by their keys; 0 puts none.
+        own_N: int64[N], one more token that each item is read with, where items are whole; `pad` for those without.
 
     >>> items = ItemTokens(np.array([[3, 6], [4, 5]]), pad=0, eos=1, bos=2)
     >>> items.prompts(Histories.of([[1, 0], []]), end=True).tokens_BT.tolist()
@@ -64,6 +65,7 @@ class ItemTokens:
     whole: bool = False
     first_user: int = 0
     num_users: int = 0
+    own_N: IntArray | None = None
 
     @property
     def num_levels(self) -> int:
@@ -87,15 +89,17 @@ class ItemTokens:
             end: put the end token last.
         """
         histories = histories.last(max_items)
-        batch, width = len(histories), self.num_levels // self.span
+        batch, width = len(histories), (self.num_levels + (self.own_N is not None)) // self.span
         named = self._are_named(histories)
         heads = int(begin) + named.astype(np.int64)
         lengths = heads + histories.lengths * self.span + int(end)
         tokens = np.full((batch, int(lengths.max(initial=int(begin) + int(end))), width), self.pad, dtype=np.int64)
         real = np.arange(tokens.shape[1]) < lengths[:, None]
         places = heads[histories.owners] + positions_within(histories.lengths) * self.span
-        items = self.table_NL[histories.rows].reshape(-1, self.span, width)
-        tokens[histories.owners[:, None], places[:, None] + np.arange(self.span)] = items
+        items = self.table_NL[histories.rows]
+        if self.own_N is not None:
+            items = np.column_stack([items, self.own_N[histories.rows]])
+        tokens[histories.owners[:, None], places[:, None] + np.arange(self.span)] = items.reshape(-1, self.span, width)
         if begin:
             tokens[:, 0, 0] = self.bos
         if histories.users is not None and named.any():

@@ -11,11 +11,12 @@ __all__ = ["CodeVocabulary"]
 
 @dataclass(frozen=True)
 class CodeVocabulary:
-    """A compact vocabulary: three special tokens, then the codes of level 1, level 2, …, then users if there are any.
+    """A compact vocabulary: three special tokens, the codes of level 1, level 2, …, then users and items if there are any.
 
     Attributes:
         sizes: (K1, …, KL), codes a level.
         num_users: tokens among which users are shared out.
+        num_items: items that have a token of their own beside their codes.
 
     >>> vocabulary = CodeVocabulary((4, 4))
     >>> tokens = vocabulary.tokens(np.array([[1, 3]]))
@@ -25,6 +26,7 @@ class CodeVocabulary:
 
     sizes: tuple[int, ...]
     num_users: int = 0
+    num_items: int = 0
 
     PAD = 0
     """Padding; also the decoder's start token, as in T5."""
@@ -33,12 +35,17 @@ class CodeVocabulary:
     NUM_SPECIAL = 3
 
     def __len__(self) -> int:
-        return self.first_user + self.num_users
+        return self.first_item + self.num_items
 
     @property
     def first_user(self) -> int:
         """Token id of the first user token, one past the last code."""
         return self.NUM_SPECIAL + sum(self.sizes)
+
+    @property
+    def first_item(self) -> int:
+        """Token id of the first item's own token, one past the last user token."""
+        return self.first_user + self.num_users
 
     @property
     def offsets(self) -> IntArray:

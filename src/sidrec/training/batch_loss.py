@@ -17,7 +17,7 @@ from sidrec.training.batches import TrainingExamples, num_targets
 from sidrec.training.isolation import isolated_rng
 from sidrec.training.objectives import IGNORE, next_token_cross_entropy
 
-__all__ = ["OWN_LOSS", "BatchLoss", "OwnLoss", "TokenLoss", "mean_loss"]
+__all__ = ["OWN_LOSS", "BatchLoss", "LevelLoss", "OwnLoss", "TokenLoss", "mean_loss"]
 
 EXAMPLES_AT_ONCE = 256
 """Examples in a forward pass of `mean_loss`."""
@@ -75,6 +75,30 @@ class TokenLoss:
         if self.temperature != 1:
             logits_BTV = logits_BTV.float() / self.temperature
         return next_token_cross_entropy(logits_BTV, labels_BT, self.label_smoothing)
+
+
+@dataclass(frozen=True)
+class LevelLoss:
+    """Cross-entropy of each code of an item among the codes of its level, by logits divided by a temperature.
+
+    Where `TokenLoss` compares a code with all tokens, here levels are known, as in a search that normalises over them.
+
+    Attributes:
+        temperature: τ.
+        label_smoothing: share of each target that is spread evenly over the codes of its level.
+    """
+
+    temperature: float = 1.0
+    label_smoothing: float = 0.0
+
+    def __call__(self, model: nn.Module, batch: dict[str, Any]) -> Tensor:
+        """The mean over all codes of labels int64[P, L]; the model's `.logits` are float[P, K] of each level."""
+        inputs = {name: tensor for name, tensor in batch.items() if name != "labels"}
+        losses = [
+            next_token_cross_entropy(logits_PK.float() / self.temperature, labels_P, self.label_smoothing)
+            for logits_PK, labels_P in zip(model(**inputs).logits, batch["labels"].unbind(1), strict=True)
+        ]
+        return torch.stack(losses).mean()
 
 
 def mean_loss(model: nn.Module, examples: TrainingExamples, run: RunSettings, loss: BatchLoss = OWN_LOSS) -> float:

@@ -1,0 +1,73 @@
+"""Scores of the item decoder: histories read once, one state a prefix, no attention among codes.
+
+Legend: U users · W prefixes · M nodes of a user's tree · K codes of a level · D width.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Self
+
+import torch
+from torch import Tensor
+
+from sidrec.data.sequences import Histories
+from sidrec.decoding.scorer import PromptState
+from sidrec.recommenders.item_decoder_model import ItemDecoderModel
+from sidrec.recommenders.model_input import read_prompts
+from sidrec.tasks.next_item import Prompts
+
+__all__ = ["ItemDecoderScorer", "SpelledState", "last_states"]
+
+
+@dataclass
+class SpelledState:
+    """The states of all prefixes of some users that were scored.
+
+    Attributes:
+        nodes_UMD: of each node; node 0, the empty prefix, is the history's.
+    """
+
+    nodes_UMD: Tensor
+
+    def select(self, users: Tensor) -> Self:
+        """A fresh state, at level 0, of some of the users."""
+        return type(self)(self.nodes_UMD[users, :1])
+
+    def take(self, users: Tensor) -> Self:
+        """The state of some of the users with all of their nodes."""
+        return type(self)(self.nodes_UMD[users])
+
+
+class ItemDecoderScorer:
+    """Scores codes with an item decoder, whose log-probabilities are over the codes of the level.
+
+    Args:
+        model: in evaluation mode.
+        build_prompt: histories → prompts of whole items, padded on the right.
+    """
+
+    has_end = False
+
+    def __init__(self, model: ItemDecoderModel, build_prompt: Callable[[Histories], Prompts]) -> None:
+        self.model, self._build_prompt = model, build_prompt
+        self.level_sizes = tuple(model.config.level_sizes)
+
+    def start(self, histories: Histories) -> SpelledState:
+        """Read the histories."""
+        return SpelledState(last_states(self.model, *read_prompts(self.model, self._build_prompt, histories))[:, None])
+
+    def step(self, state: PromptState, level: int, parents_UW: Tensor | None, codes_UW: Tensor | None) -> Tensor:
+        """Log-probabilities float32[U, W, K] of the codes of `level` after each prefix."""
+        assert isinstance(state, SpelledState)
+        states_UWD = state.nodes_UMD
+        if parents_UW is not None and codes_UW is not None:
+            index_UWD = parents_UW[..., None].expand(-1, -1, states_UWD.shape[-1])
+            states_UWD = self.model.spell(states_UWD.gather(1, index_UWD), codes_UW, level - 1)
+            state.nodes_UMD = torch.cat([state.nodes_UMD, states_UWD], dim=1)
+        return self.model.log_probs(states_UWD, level)
+
+
+def last_states(model: ItemDecoderModel, tokens_UTW: Tensor, mask_UT: Tensor) -> Tensor:
+    """States float[U, D] of the last real position of prompts that are padded on the right."""
+    last_U = mask_UT.long().sum(1) - 1
+    return model.read(tokens_UTW)[torch.arange(len(last_U), device=last_U.device), last_U]
