@@ -10,6 +10,7 @@ from sidrec.config import RunSettings
 from sidrec.data.sequences import Histories
 from sidrec.recommenders.decoder import Decoder
 from sidrec.recommenders.generative import GenerativeRecommender
+from sidrec.recommenders.item_decoder import ItemDecoder
 from sidrec.recommenders.tiger import Tiger
 from sidrec.testing.toy import cycle_dataset, random_semantic_ids
 from sidrec.training.isolation import isolated_rng
@@ -18,6 +19,8 @@ KINDS = ("tiger", "decoder")
 OPTIONS: dict[str, dict[str, Any]] = {
     "tiger": {},
     "decoder": {},
+    "item-decoder": {},
+    "item-decoder, codes alone, users": {"user_tokens": 9, "item_vectors": False},
     "tiger, sums": {"item_inputs": "sum"},
     "tiger, positions": {"item_positions": True},
     "tiger, sums, positions": {"item_inputs": "sum", "item_positions": True},
@@ -27,6 +30,8 @@ OPTIONS: dict[str, dict[str, Any]] = {
 }
 VARIANTS = tuple(OPTIONS)
 """Kinds, and kinds with options that change what is read; `make` knows them all."""
+TOKEN_VARIANTS = tuple(kind for kind in OPTIONS if not kind.startswith("item-decoder"))
+"""Those that write tokens of one vocabulary, which transformers' `generate` can do too."""
 USERS = ("Ann", "Bob", None, "Ann", "Eve")
 """Whose histories are read where users have tokens; one is not known."""
 RAGGED = Histories.of([[3, 7, 11, 2], [], [5], [9, 1, 8, 30, 41, 2, 17], [8, 8]], USERS)
@@ -42,8 +47,10 @@ def make(kind: str, normalize: str = "level", num_items: int = 60, sizes=(5, 4, 
     small = {
         "tiger": {"d_model": 16, "d_kv": 8, "num_heads": 2, "d_ff": 32, "num_layers": 2, "max_history": 6},
         "decoder": {"d_model": 16, "num_heads": 4, "d_ff": 32, "num_layers": 2, "max_history": 6},
+        "item-decoder": {"d_model": 16, "num_heads": 4, "d_ff": 32, "num_layers": 2, "max_history": 6},
     }[kind]
-    cls: type[GenerativeRecommender] = {"tiger": Tiger, "decoder": Decoder}[kind]
+    kinds = {"tiger": Tiger, "decoder": Decoder, "item-decoder": ItemDecoder}
+    cls: type[GenerativeRecommender] = kinds[kind]
     recommender = cls(**small, search=search, **fields)
     recommender.catalog = dataset.catalog
     recommender.semantic_ids = random_semantic_ids(dataset.catalog, sizes, seed)
@@ -100,6 +107,11 @@ class Reference:
         number = next(n for n in range(len(self.histories)) if self.histories[n].tolist() == history)
         prompt = rec.prompts(self.histories.take(np.array([number]))).tokens_BT
         with torch.no_grad():
+            if isinstance(rec, ItemDecoder):
+                # Behind the last position of the prompt, the codes after the path are anything.
+                codes = torch.tensor([[*path, *[0] * (len(words.sizes) - level)]])
+                logits = rec.model(prompt, torch.tensor([prompt.shape[1] - 1]), codes).logits[level][0]
+                return logits.log_softmax(-1)
             if rec.config.kind == "tiger":
                 decoder = torch.tensor([[words.PAD, *prefix]])
                 logits = rec.model(input_ids=prompt, decoder_input_ids=decoder).logits[0, -1]

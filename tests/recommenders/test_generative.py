@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 import torch
-from tests.recommenders.generative_cases import KINDS, RAGGED, RUN, VARIANTS, Reference, make
+from tests.recommenders.generative_cases import KINDS, RAGGED, RUN, TOKEN_VARIANTS, VARIANTS, Reference, make
 from transformers import LlamaForCausalLM, T5ForConditionalGeneration
 from transformers.generation.configuration_utils import GenerationConfig
 
@@ -54,7 +54,7 @@ def test_exact_search_equals_scoring_every_item(kind, normalize):
         assert len(set(found.rows[user].tolist())) == 12
 
 
-@pytest.mark.parametrize("kind", VARIANTS)
+@pytest.mark.parametrize("kind", TOKEN_VARIANTS)
 def test_a_request_may_search_otherwise_than_the_recommender_does(kind):
     narrow, wide = make(kind, "level"), make(kind, "vocabulary")
     wide_search = wide.config.search.model_copy(update={"beams": 30})
@@ -110,7 +110,7 @@ def generate(recommender, histories: Histories, beams: int) -> tuple[list[list[t
     return paths, np.stack(scores)
 
 
-@pytest.mark.parametrize("kind", VARIANTS)
+@pytest.mark.parametrize("kind", TOKEN_VARIANTS)
 def test_lists_and_scores_equal_generate(kind):
     recommender = make(kind, "vocabulary", num_items=60, sizes=(6, 6, 6))
     recommender.semantic_ids = grid_semantic_ids(recommender.catalog, size=4, levels=3)

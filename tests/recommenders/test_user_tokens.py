@@ -24,7 +24,7 @@ from sidrec.stages.recommend_users import recommend_users
 from sidrec.testing.toy import cycle_dataset, grid_semantic_ids
 from sidrec.training.config import OptimizerConfig, TrainingConfig
 
-KINDS = ("tiger, users", "decoder, users")
+KINDS = ("tiger, users", "decoder, users", "item-decoder, codes alone, users")
 SMALL = {
     Tiger: {"d_model": 32, "d_kv": 16, "num_heads": 2, "d_ff": 64, "num_layers": 1, "dropout": 0.0},
     Decoder: {"d_model": 32, "num_heads": 2, "d_ff": 64, "num_layers": 1, "dropout": 0.0},

@@ -77,7 +77,7 @@ def test_tuning_is_decided_by_the_metric():
         load_class("algorithm", "dpo")(training={"select": "loss"})
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", [*KINDS, "item-decoder"])
 def test_temperature_and_smoothing_change_training_and_are_saved(kind, tmp_path):
     case = next(case for case in LEARNERS if case.kind == kind)
     plain, _ = fitted(case, BY_LOSS)
@@ -94,7 +94,7 @@ def test_temperature_and_smoothing_change_training_and_are_saved(kind, tmp_path)
             load_class("recommender", kind)(**wrong)
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", [*KINDS, "item-decoder"])
 def test_lists_do_not_depend_on_the_temperature(kind):
     plain, sharp = make(kind), make(kind, temperature=0.5)
     one, two = (each.rank(RAGGED, Request(k=5), RUN) for each in (plain, sharp))

@@ -165,9 +165,14 @@ class GenerativeRecommender(Recommender):
         return self._derived
 
     def _own_tokens(self, words: CodeVocabulary) -> IntArray:
-        """int64[N], each item's own token; padding for items that it was not trained on."""
-        tokens_N = words.first_item + np.arange(len(self.ids), dtype=np.int64)
-        return np.where(tokens_N < len(words), tokens_N, words.PAD)
+        """int64[N], each item's own token. A new item has that of a trained one it stands for, else padding."""
+        rows_N = np.arange(len(self.ids), dtype=np.int64)
+        if self._trained is not None:
+            group_N = np.unique(self.read_codes, axis=0, return_inverse=True)[1].reshape(-1)
+            # Groups count from their first rows, and trained items stand before new ones.
+            firsts = np.unique(group_N, return_index=True)[1]
+            rows_N = np.where(rows_N < words.num_items, rows_N, firsts[group_N])
+        return np.where(rows_N < words.num_items, words.first_item + rows_N, words.PAD)
 
     @property
     def read_codes(self) -> IntArray:

@@ -43,7 +43,7 @@ class ItemDecoderScorer:
 
     Args:
         model: in evaluation mode.
-        build_prompt: histories → prompts of whole items, padded on the right.
+        build_prompt: histories → prompts of whole items, padded on either side.
     """
 
     has_end = False
@@ -68,6 +68,9 @@ class ItemDecoderScorer:
 
 
 def last_states(model: ItemDecoderModel, tokens_UTW: Tensor, mask_UT: Tensor) -> Tensor:
-    """States float[U, D] of the last real position of prompts that are padded on the right."""
-    last_U = mask_UT.long().sum(1) - 1
-    return model.read(tokens_UTW)[torch.arange(len(last_U), device=last_U.device), last_U]
+    """States float[U, D] of the last real position of prompts that are padded on either side."""
+    users, places = (torch.arange(size, device=mask_UT.device) for size in mask_UT.shape)
+    # The model wants what is real at the beginning.
+    shifted_UT = (places + mask_UT.long().argmax(1)[:, None]) % max(len(places), 1)
+    states_UTD = model.read(tokens_UTW[users[:, None], shifted_UT])
+    return states_UTD[users, mask_UT.long().sum(1) - 1]
