@@ -47,11 +47,11 @@ class Decoder(GenerativeRecommender):
         dropout: float = Field(default=0.1, ge=0, lt=1)
         """Dropout rate of the attention weights."""
         packed: bool = False
-        """Whether training puts the windows of a batch one behind the other, into rows as long as the longest window, not
-        one a row in batches of similar length. The objective is the same; every step sees windows of all lengths, and
-        all steps are of about one size. It pays where batches are large or few and lengths very different: there similar
-        lengths leave much padding, and the largest batch decides the memory. With many small batches they leave as
-        little, and on a CPU it is then no faster."""
+        """Whether training puts the windows of a batch one behind the other, into rows as long as the longest window,
+        not one a row in batches of similar length. The objective is the same; every step sees windows of all lengths,
+        and all steps are of about one size. It pays where batches are large or few and lengths very different: there
+        similar lengths leave much padding, and the largest batch decides the memory. With many small batches they leave
+        as little, and on a CPU it is then no faster."""
 
         @model_validator(mode="after")
         def _heads_divide_width(self) -> Self:
