@@ -8,7 +8,7 @@ of AdamW and, but for `sum` inputs and the decoder, the same T5 and batch size.
 
 Histories are synthetic, with the lengths of review data: five targets a user in the middle, a long tail, cut at twenty
 items. The decoder learns the same targets, all of a user in one row; `--decoder-batch` rows hold about as many
-targets as a batch of the others.
+targets as a batch of the others. "packed" is the same with these windows one behind the other in fewer rows.
 """
 
 import argparse
@@ -201,6 +201,7 @@ def main() -> None:
     dataset = make_dataset(arguments.examples)
     ids = random_semantic_ids(dataset.catalog, SIZES)
     summed = Tiger(max_history=HISTORY, item_inputs="sum")
+    packed = Decoder(max_history=HISTORY, packed=True)
     variants: dict[str, Callable[[], object]] = {
         BASELINE: trainer(dataset, ids),
         "bare loop, padded random batches from arrays, same vocabulary": bare_loop(dataset, ids),
@@ -210,6 +211,8 @@ def main() -> None:
         "ours, item_inputs: sum, bf16": ours(summed, dataset, ids, "bf16"),
         "decoder": ours(Decoder(max_history=HISTORY), dataset, ids, "fp32", arguments.decoder_batch),
         "decoder, bf16": ours(Decoder(max_history=HISTORY), dataset, ids, "bf16", arguments.decoder_batch),
+        "decoder, packed": ours(packed, dataset, ids, "fp32", arguments.decoder_batch),
+        "decoder, packed, bf16": ours(packed, dataset, ids, "bf16", arguments.decoder_batch),
     }
     found = compare(variants, BASELINE, arguments.repeats, warmup=0)
     users = len(np.unique(dataset.split.train.users))

@@ -128,6 +128,7 @@ CASES = [
         learns=LEARNS_ITEM_DECODER,
     ),
     Case("decoder", fields=SMALL_DECODER, learns=LEARNS_DECODER),
+    Case("decoder", fields={**SMALL_DECODER, "packed": True}, note="packed", learns=LEARNS_DECODER),
     Case(
         "decoder",
         fields={**SMALL_DECODER, "user_tokens": 20, "history_dropout": 0.1, "subsequences": True},

@@ -124,13 +124,13 @@ def test_off_reads_what_it_always_read(kind):
     assert np.array_equal(examples.lengths, drawn.lengths)
 
 
-@pytest.mark.parametrize("kind", SMALL)
-def test_a_resumed_training_draws_the_same(tmp_path, monkeypatch, kind):
+@pytest.mark.parametrize(("kind", "options"), [*((kind, {}) for kind in SMALL), (Decoder, {"packed": True})])
+def test_a_resumed_training_draws_the_same(tmp_path, monkeypatch, kind, options):
     monkeypatch.setattr(watch, "CHECKPOINT_SECONDS", 0.0)
     training = TrainingConfig(max_epochs=3, batch_size=16 if kind is Tiger else 4, validate_every=1, patience=0)
 
     def fitted(folder, kill_at=None, **fields):
-        recommender, calls = kind(**SMALL[kind], **fields), []
+        recommender, calls = kind(**SMALL[kind], **options, **fields), []
 
         def validate(_):
             calls.append(1)

@@ -17,6 +17,7 @@ from sidrec.decoding.scorer import SidScorer
 from sidrec.recommenders.causal_scorer import CausalScorer
 from sidrec.recommenders.generative import GenerativeConfig, GenerativeRecommender
 from sidrec.tasks.next_item import Prompts, SequenceExamples
+from sidrec.tasks.packing import PackedExamples
 from sidrec.tasks.windows import Windows
 from sidrec.tokenizers.vocabulary import CodeVocabulary
 from sidrec.training.batches import TrainingExamples
@@ -45,6 +46,12 @@ class Decoder(GenerativeRecommender):
         """Layers."""
         dropout: float = Field(default=0.1, ge=0, lt=1)
         """Dropout rate of the attention weights."""
+        packed: bool = False
+        """Whether training puts the windows of a batch one behind the other, into rows as long as the longest window,
+        not one a row in batches of similar length. The objective is the same; every step sees windows of all lengths,
+        and all steps are of about one size. It pays where batches are large or few and lengths very different: there
+        similar lengths leave much padding, and the largest batch decides the memory. With many small batches they leave
+        as little, and on a CPU it is then no faster."""
 
         @model_validator(mode="after")
         def _heads_divide_width(self) -> Self:
@@ -78,7 +85,8 @@ class Decoder(GenerativeRecommender):
     def examples(self, dataset: Dataset, pairs: Examples) -> TrainingExamples:
         """One example a window of a user's history, with all targets in it."""
         windows = Windows.of(dataset.sequences, pairs, self.config.max_history)
-        return SequenceExamples(windows, self.item_tokens, self.config.augmentation)
+        examples = SequenceExamples(windows, self.item_tokens, self.config.augmentation)
+        return PackedExamples.of(examples) if self.config.packed else examples
 
     def prompts(self, histories: Histories) -> Prompts:
         """The begin token, then the codes of the newest items."""

@@ -16,10 +16,12 @@ from sidrec.types import IntArray
 
 __all__ = [
     "IDLE",
+    "NO_POSITION",
     "BatchDataset",
     "LengthBuckets",
     "RedrawnExamples",
     "TrainingExamples",
+    "num_examples",
     "num_targets",
     "padding_of",
 ]
@@ -27,6 +29,8 @@ __all__ = [
 MEGA_BATCHES = 50
 """Batches among which examples are sorted by length: enough for little padding, few enough for a random mix."""
 
+NO_POSITION = -1
+"""Position of padding in rows that hold several examples, each of which begins at position 0."""
 
 IDLE = "idle"
 """Marks the batch of a process for which a step has no example left; it takes part and counts nothing."""
@@ -50,7 +54,9 @@ class TrainingExamples(Protocol):
         """Keyword arguments of the model for some of the examples.
 
         `labels` (`IGNORE` where nothing is to be predicted) says how many targets the batch holds; an
-        `attention_mask` (0 where the input is padding), if there is one, how much of it is padding.
+        `attention_mask` (0 where the input is padding), if there is one, how much of it is padding. A row is an
+        example; where several stand in one, `position_ids` say so (0 where an example begins, `NO_POSITION` where the
+        input is padding).
         """
         ...
 
@@ -165,14 +171,31 @@ def num_targets(batch: dict[str, Any]) -> Any:
     return (batch["labels"] != IGNORE).sum() if "labels" in batch else len(next(iter(batch.values())))
 
 
+def num_examples(batch: dict[str, torch.Tensor]) -> int:
+    """Number of examples in a batch: its rows, or what begins in them where rows hold several.
+
+    >>> num_examples({"input_ids": torch.ones(2, 3)})
+    2
+    >>> num_examples({"position_ids": torch.tensor([[0, 1, 0], [0, 1, NO_POSITION]])})
+    3
+    """
+    if "position_ids" in batch:
+        return int((batch["position_ids"] == 0).sum())
+    return len(next(iter(batch.values())))
+
+
 def padding_of(batch: dict[str, torch.Tensor]) -> tuple[int, int]:
-    """(padding positions, all positions) of a batch, by its attention mask or, without one, its labels.
+    """(padding positions, all positions) of a batch, by its attention mask or positions or, without them, its labels.
 
     >>> padding_of({"attention_mask": torch.tensor([[1, 1, 0], [1, 1, 1]])})
+    (1, 6)
+    >>> padding_of({"position_ids": torch.tensor([[0, 1, 0], [0, 1, NO_POSITION]])})
     (1, 6)
     """
     if "attention_mask" in batch:
         return int((batch["attention_mask"] == 0).sum()), batch["attention_mask"].numel()
+    if "position_ids" in batch:
+        return int((batch["position_ids"] == NO_POSITION).sum()), batch["position_ids"].numel()
     if "labels" in batch:
         return int((batch["labels"] == IGNORE).sum()), batch["labels"].numel()
     return 0, 1

@@ -23,7 +23,7 @@ from sidrec.config import RunSettings
 from sidrec.errors import ArtifactError, ConfigError, TrainingError
 from sidrec.random import torch_seed
 from sidrec.training.batch_loss import OWN_LOSS, BatchLoss
-from sidrec.training.batches import IDLE, BatchDataset, TrainingExamples, num_targets, padding_of
+from sidrec.training.batches import IDLE, BatchDataset, TrainingExamples, num_examples, num_targets, padding_of
 from sidrec.training.checkpoints import find_checkpoint, keep_only, start_digest
 from sidrec.training.config import TrainingConfig, TrainReport
 from sidrec.training.freezing import FrozenRows
@@ -165,7 +165,7 @@ class _Trainer(Trainer):
             if IDLE not in batch:
                 padded, positions = padding_of(batch)
                 self.padded, self.positions = self.padded + padded, self.positions + positions
-                self.examples_seen += len(next(iter(batch.values())))
+                self.examples_seen += num_examples(batch)
         if self.args.world_size > 1:
             targets = self.accelerator.reduce(targets, "sum")
         return batches, targets.clamp(min=1)
