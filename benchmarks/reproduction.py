@@ -9,6 +9,7 @@ scored once on test. Training seconds are those of one process with as many thre
 together. Finished stages are not run again, and rows that a call does not name keep their results of an earlier one.
 
 With `--minutes` a call ends after so long; with exit code 75 the same command goes on where its last checkpoint stands.
+Where a piece was too short to get anywhere, the exit code is 1.
 """
 
 import argparse
@@ -37,6 +38,7 @@ from sidrec.stages.layout import RunFolder
 from sidrec.stages.prepare import prepare
 from sidrec.stages.recipe import load_recipe
 from sidrec.stages.run import run_recipe
+from sidrec.training.watch import CHECKPOINT_SECONDS
 
 METRICS = ("hit@5", "hit@10", "ndcg@5", "ndcg@10")
 TRAINING = "s training"
@@ -77,6 +79,8 @@ PUBLISHED = (
         (0.0651, 0.0777, 0.0556, 0.0596),
     ),
 )
+STUCK = f"""error: nothing came of this piece, and the same would come of the next
+  next: give more --minutes; a checkpoint is written every {CHECKPOINT_SECONDS:.0f} s, and scoring is not cut up"""
 ROWS = {
     f"{recipe} {dataset}": (recipe, dataset)
     for recipe in ("sasrec-amazon", "letter-tiger-published")
@@ -127,7 +131,12 @@ def where_it_stands(folder: RunFolder, name: str) -> str:
     found = folder.scratch("").glob(f"{name}-*/checkpoints/checkpoint-*")
     step = max((int(path.name.rpartition("-")[2]) for path in found), default=0)
     pieces = Ledger(folder.path / "pieces.json").seconds(name)
-    return f"{what}: {sum(pieces) / 60:.1f} min in {len(pieces)} pieces, the last checkpoint is of step {step:,}"
+    return f"{what}: pieces so far {len(pieces)}, {sum(pieces) / 60:.1f} min; last checkpoint: step {step:,}"
+
+
+def landmarks(runs: Path) -> set[Path]:
+    """What a later call need not do again."""
+    return {*runs.rglob("artifact.json"), *runs.rglob("checkpoint-*")}
 
 
 def table(rows: list[Row]) -> str:
@@ -182,7 +191,7 @@ def arguments(words: Sequence[str] | None) -> Any:
 
 def run_rows(wanted: Any, data: Path, runs: Path, done: list[Row]) -> int:
     """Run the rows one after the other and add the finished ones to `done`; the exit code."""
-    here, name = RunFolder(runs), ""
+    here, name, before = RunFolder(runs), "", landmarks(runs)
     with TimeLimit(wanted.minutes) as limit:
         try:
             with run_settings(device=wanted.device, threads=wanted.threads) as run:
@@ -195,7 +204,12 @@ def run_rows(wanted: Any, data: Path, runs: Path, done: list[Row]) -> int:
                         done += one(here, recipe, wanted.set, dataset, replace(run, seed=seed))
         except KeyboardInterrupt:
             print(f"stopped: {where_it_stands(here, name) if name else 'reading the data'}", flush=True)
-            return UNFINISHED if limit.is_over else INTERRUPTED
+            if not limit.is_over:
+                return INTERRUPTED
+            if landmarks(runs) == before:
+                print(STUCK, file=sys.stderr)
+                return 1
+            return UNFINISHED
     return 0
 
 

@@ -51,7 +51,21 @@ def data(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def words(run: Path, out: Path, *more: str) -> list[str]:
-    return ["--rows", ROW, "--run", str(run), "--out", str(out), "--device", "cpu", "--threads", "0", *more, "--set", *TINY]
+    return [
+        "--rows",
+        ROW,
+        "--run",
+        str(run),
+        "--out",
+        str(out),
+        "--device",
+        "cpu",
+        "--threads",
+        "0",
+        *more,
+        "--set",
+        *TINY,
+    ]
 
 
 def figures(out: Path) -> dict[str, float]:
@@ -72,7 +86,9 @@ def test_a_row_in_pieces_equals_a_row_at_once(
         for piece in (1, 2):
             capsys.readouterr()
             assert reproduction.main(words(cut, cut, "--minutes", "60")) == pieces.UNFINISHED
-            assert f"in {piece} pieces, the last checkpoint is of step {piece}" in capsys.readouterr().out
+            said = capsys.readouterr().out
+            assert f"pieces so far {piece}, 0." in said
+            assert f"last checkpoint: step {piece}\n" in said
             assert not (cut / "reproduction.json").exists(), "only finished rows are figures"
     name = reproduction.recommender_name(ROW.split()[0], TINY, 0)
     ledger = pieces.Ledger(cut / "Beauty" / "pieces.json")
@@ -88,6 +104,16 @@ def test_a_row_in_pieces_equals_a_row_at_once(
         (folder / "Beauty" / "recommenders" / name / "model.safetensors").read_bytes() for folder in (whole, cut)
     ]
     assert weights[0] == weights[1]
+
+
+def test_a_piece_that_gets_nowhere_does_not_ask_for_another(
+    reproduction: ModuleType, pieces: ModuleType, data: None, tmp_path: Path, monkeypatch, capsys
+) -> None:
+    monkeypatch.setattr(reproduction, "one", lambda *_: signal.raise_signal(signal.SIGALRM))
+    command = words(tmp_path / "run", tmp_path, "--minutes", "60")
+    assert reproduction.main(command) == pieces.UNFINISHED, "the data were read"
+    assert reproduction.main(command) == 1
+    assert "give more --minutes" in capsys.readouterr().err
 
 
 def test_ctrl_c_is_told_from_the_end_of_the_time(
