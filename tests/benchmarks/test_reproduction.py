@@ -2,6 +2,8 @@
 
 import importlib
 import json
+import re
+import shlex
 import signal
 import time
 from pathlib import Path
@@ -11,6 +13,7 @@ import pytest
 
 from sidrec.cli.interrupts import listening
 from sidrec.progress import Silent
+from sidrec.stages.recipe import load_recipe
 from sidrec.training import trainer
 
 ROOT = Path(__file__).parents[2]
@@ -166,3 +169,13 @@ def test_a_cost_names_the_gpu(reproduction: ModuleType) -> None:
     rows.append(reproduction.Row("Beauty, test, seed 0", "mine", "", 120.0, "s training, NVIDIA L4", None, None))
     line = next(line for line in reproduction.table(rows).splitlines() if "`mine`" in line)
     assert line == "| Beauty | `mine` | 0.5000 | 0.5000 | 0.5000 | 0.5000 | 1 | 2 min, NVIDIA L4 |"
+
+
+def test_documented_commands_exist(reproduction: ModuleType) -> None:
+    page = (ROOT / "docs" / "reproduction.md").read_text(encoding="utf-8").replace("\\\n", " ")
+    commands = re.findall(r"python benchmarks/reproduction\.py([^;\n]*)", page)
+    assert len(commands) >= 5
+    for command in commands:
+        wanted = reproduction.arguments(shlex.split(command))
+        for row in wanted.rows:
+            load_recipe(reproduction.ROWS[row][0], wanted.set)
