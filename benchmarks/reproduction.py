@@ -1,11 +1,15 @@
 """Our figures on published data beside the published ones: quality, seeds, cost, and whether bands hold.
 
     SIDREC_DATA=<folder> python benchmarks/reproduction.py [--rows NAME …] [--seeds 0 …] [--run FOLDER]
+        [--device cuda] [--minutes 9] [--set training.precision=bf16 …]
 
 Each row is a recipe of the package on one dataset of `<folder>/letter`, as `sidrec prepare --reader letter` and
 `sidrec run RECIPE` make it: leave-one-out, whole catalogue, rules of the recipe, checkpoint chosen on validation, then
-scored once on test. Training seconds are those of one process with as many threads as `--threads` says. Finished
-stages are not run again, and rows that a call does not name keep their results of an earlier one.
+scored once on test. Training seconds are those of one process with as many threads as `--threads` says, all pieces
+together. Finished stages are not run again, and rows that a call does not name keep their results of an earlier one.
+
+With `--minutes` a call ends after so long; with exit code 75 the same command goes on where its last checkpoint stands.
+Where a piece was too short to get anywhere, the exit code is 1.
 """
 
 import argparse
@@ -14,23 +18,30 @@ import os
 import statistics
 import sys
 import tempfile
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from harness import RESULTS, Benchmark, Row, spread
+from pieces import INTERRUPTED, UNFINISHED, Ledger, TimeLimit
 from sidrec.artifact import open_artifact
+from sidrec.cli.session import run_settings
 from sidrec.config import RunSettings, parse
 from sidrec.data.preparation import PrepareConfig
+from sidrec.errors import SidrecError
+from sidrec.recipes import label
 from sidrec.stages.expected import verdicts
 from sidrec.stages.layout import RunFolder
 from sidrec.stages.prepare import prepare
 from sidrec.stages.recipe import load_recipe
 from sidrec.stages.run import run_recipe
+from sidrec.training.watch import CHECKPOINT_SECONDS
 
 METRICS = ("hit@5", "hit@10", "ndcg@5", "ndcg@10")
+TRAINING = "s training"
 PAGE = Path(__file__).parents[1] / "docs" / "assets" / "reproduction.md"
 
 
@@ -50,27 +61,82 @@ PUBLISHED = (
         (0.0543, 0.0821, 0.0315, 0.0405),
     ),
     Published("SASRec, table of LETTER", "Beauty", (0.0380, 0.0588, 0.0246, 0.0313)),
+    Published("TIGER, table of LETTER", "Beauty", (0.0395, 0.0610, 0.0262, 0.0331)),
+    Published("LETTER-TIGER, table of LETTER", "Beauty", (0.0431, 0.0672, 0.0286, 0.0364)),
+    Published("LETTER-TIGER, released code run by Cornac's authors", "Beauty", (0.0413, 0.0645, 0.0268, 0.0343)),
+    Published("LETTER-TIGER, Cornac, 20 beams", "Beauty", (0.0420, 0.0656, 0.0279, 0.0354)),
+    Published("LETTER-TIGER, Cornac, 50 beams", "Beauty", (0.0429, 0.0670, 0.0282, 0.0360)),
+    Published("LC-Rec, table of LETTER", "Beauty", (0.0443, 0.0642, 0.0311, 0.0374)),
+    Published("LETTER-LC-Rec, table of LETTER", "Beauty", (0.0505, 0.0703, 0.0355, 0.0418)),
     Published("SASRec, table of LETTER", "Instruments", (0.0751, 0.0947, 0.0627, 0.0690)),
+    Published("TIGER, table of LETTER", "Instruments", (0.0870, 0.1058, 0.0737, 0.0797)),
     Published("LETTER-TIGER, table of LETTER", "Instruments", (0.0909, 0.1122, 0.0763, 0.0831)),
+    Published("LC-Rec, table of LETTER", "Instruments", (0.0824, 0.1006, 0.0712, 0.0772)),
+    Published("LETTER-LC-Rec, table of LETTER", "Instruments", (0.0913, 0.1115, 0.0789, 0.0854)),
+    Published(
+        "LETTER-LC-Rec, released code run by a reader (issue 15 of LETTER's repository)",
+        "Instruments",
+        (0.0651, 0.0777, 0.0556, 0.0596),
+    ),
 )
+STUCK = f"""error: nothing came of this piece, and the same would come of the next
+  next: give more --minutes; a checkpoint is written every {CHECKPOINT_SECONDS:.0f} s, and scoring is not cut up"""
 ROWS = {
-    f"{recipe} {dataset}": (recipe, dataset) for dataset in ("Beauty", "Instruments") for recipe in ("sasrec-amazon",)
+    f"{recipe} {dataset}": (recipe, dataset)
+    for recipe in ("sasrec-amazon", "letter-tiger-published")
+    for dataset in ("Beauty", "Instruments")
 }
+QUICK = [name for name in ROWS if name.startswith("sasrec")]
+"""Rows that a CPU trains in minutes; the others are run when they are named."""
 
 
-def one(folder: RunFolder, recipe_name: str, dataset: str, seed: int) -> list[Row]:
-    """Run a recipe; its figures."""
-    recipe, name = load_recipe(recipe_name), f"{recipe_name}-seed-{seed}"
-    scores = run_recipe(folder, recipe, RunSettings(seed=seed), name=name)[-1].result.artifact.summary
+def one(folder: RunFolder, recipe_name: str, settings: Sequence[str], dataset: str, run: RunSettings) -> list[Row]:
+    """Run a recipe, or go on with it; its figures."""
+    recipe, name = load_recipe(recipe_name, settings), recommender_name(recipe_name, settings, run.seed)
+    ledger = Ledger(folder.path / "pieces.json")
+    with ledger.piece(name, gpu_of(run), folder.recommender(name).exists):
+        scores = run_recipe(folder, recipe, run, name=name)[-1].result.artifact.summary
     trained = open_artifact(folder.recommender(name), "recommender").summary
     counts = open_artifact(folder.dataset, "dataset").summary
+    case, variant = f"{dataset}, test, seed {run.seed}", " ".join([recipe_name, *settings])
     bench = Benchmark("")
     for metric in METRICS:
-        bench.row(f"{dataset}, test, seed {seed}", recipe_name, value=scores[metric], unit=metric)
-    bench.row(f"{dataset}, test, seed {seed}", recipe_name, value=trained["train_seconds"], unit="s training")
+        bench.row(case, variant, value=scores[metric], unit=metric)
+    seconds, gpu = trained["train_seconds"] + sum(ledger.seconds(name)), ledger.hardware(name)
+    bench.row(case, variant, value=seconds, unit=f"{TRAINING}, {gpu}" if gpu else TRAINING)
     for verdict in verdicts(recipe.expected, recipe.evaluation, counts, scores):
         print(verdict)
     return bench.rows
+
+
+def recommender_name(recipe: str, settings: Sequence[str], seed: int) -> str:
+    """What the recommender of a row is called in its run.
+
+    >>> recommender_name("sasrec", ["training.max_epochs=1"], 3)
+    'sasrec-seed-3-training.max_epochs-1'
+    """
+    return label(" ".join([f"{recipe}-seed-{seed}", *settings]))
+
+
+def gpu_of(run: RunSettings) -> str:
+    """The name of the GPU that a run uses; empty where it uses none."""
+    return torch.cuda.get_device_name() if run.torch_device() == "cuda" else ""
+
+
+def where_it_stands(folder: RunFolder, name: str) -> str:
+    """How far an unfinished row has come."""
+    what = f"{folder.path.name}, {name}"
+    if folder.recommender(name).exists():
+        return f"{what}: trained, not scored yet"
+    found = folder.scratch("").glob(f"{name}-*/checkpoints/checkpoint-*")
+    step = max((int(path.name.rpartition("-")[2]) for path in found), default=0)
+    pieces = Ledger(folder.path / "pieces.json").seconds(name)
+    return f"{what}: pieces so far {len(pieces)}, {sum(pieces) / 60:.1f} min; last checkpoint: step {step:,}"
+
+
+def landmarks(runs: Path) -> set[Path]:
+    """What a later call need not do again."""
+    return {*runs.rglob("artifact.json"), *runs.rglob("checkpoint-*")}
 
 
 def table(rows: list[Row]) -> str:
@@ -85,9 +151,10 @@ def table(rows: list[Row]) -> str:
             cells = [
                 spread([row.value for row in ours if (row.variant, row.unit) == (variant, unit)]) for unit in METRICS
             ]
-            seconds = [row.value for row in ours if (row.variant, row.unit) == (variant, "s training")]
-            cost = f"{statistics.mean(seconds) / 60:.0f} min"
-            lines.append(f"| {dataset} | `{variant}` | {' | '.join(cells)} | {len(seconds)} | {cost} |")
+            costs = [row for row in ours if row.variant == variant and row.unit.startswith(TRAINING)]
+            hardware = dict.fromkeys(row.unit.removeprefix(TRAINING) for row in costs)
+            cost = f"{statistics.mean(row.value for row in costs) / 60:.0f} min{''.join(hardware)}"
+            lines.append(f"| {dataset} | `{variant}` | {' | '.join(cells)} | {len(costs)} | {cost} |")
         for row in PUBLISHED:
             if row.dataset == dataset:
                 cells = [f"{value:.4f}" for value in row.values]
@@ -95,41 +162,85 @@ def table(rows: list[Row]) -> str:
     return "\n".join(lines) + "\n"
 
 
-def earlier() -> list[Row]:
+def earlier(results: Path = RESULTS) -> list[Row]:
     """The rows of the last call."""
-    path = RESULTS / "reproduction.json"
+    path = results / "reproduction.json"
     if not path.is_file():
         return []
     return [Row(**row) for row in json.loads(path.read_text(encoding="utf-8"))["rows"]]
 
 
-def main() -> None:
-    """Run, print, write the results and the table of the documentation."""
-    arguments = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    arguments.add_argument("--rows", nargs="+", choices=list(ROWS), default=list(ROWS))
-    arguments.add_argument("--seeds", type=int, nargs="+", default=[0])
-    arguments.add_argument("--run", type=Path)
-    arguments.add_argument("--threads", type=int, default=1)
-    wanted: Any = arguments.parse_args()
+def arguments(words: Sequence[str] | None) -> Any:
+    """The options of the command line."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--rows", nargs="+", choices=list(ROWS), default=QUICK)
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0])
+    parser.add_argument("--run", type=Path, help="folder that keeps runs and checkpoints")
+    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--device", default="auto", help="auto, cpu or cuda")
+    parser.add_argument("--set", nargs="+", default=[], metavar="KEY=VALUE", help="settings laid over the recipes")
+    parser.add_argument("--minutes", type=float, help="stop after so long; needs --run")
+    parser.add_argument("--out", type=Path, help="folder for figures and table instead of the repository's")
+    wanted = parser.parse_args(words)
+    if wanted.minutes is not None and wanted.run is None:
+        parser.error("--minutes needs --run FOLDER, which keeps what the next call goes on with")
+    if wanted.minutes is not None and wanted.minutes <= 0:
+        parser.error(f"--minutes must be more than 0, not {wanted.minutes:g}")
+    return wanted
+
+
+def run_rows(wanted: Any, data: Path, runs: Path, done: list[Row]) -> int:
+    """Run the rows one after the other and add the finished ones to `done`; the exit code."""
+    here, name, before = RunFolder(runs), "", landmarks(runs)
+    with TimeLimit(wanted.minutes) as limit:
+        try:
+            with run_settings(device=wanted.device, threads=wanted.threads) as run:
+                for row in wanted.rows:
+                    recipe, dataset = ROWS[row]
+                    here, name = RunFolder(runs / dataset), ""
+                    prepare(here, parse(PrepareConfig, {"reader": "letter"}), data / dataset, run)
+                    for seed in wanted.seeds:
+                        name = recommender_name(recipe, wanted.set, seed)
+                        done += one(here, recipe, wanted.set, dataset, replace(run, seed=seed))
+        except KeyboardInterrupt:
+            print(f"stopped: {where_it_stands(here, name) if name else 'reading the data'}", flush=True)
+            if not limit.is_over:
+                return INTERRUPTED
+            if landmarks(runs) == before:
+                print(STUCK, file=sys.stderr)
+                return 1
+            return UNFINISHED
+    return 0
+
+
+def main(words: Sequence[str] | None = None) -> int:
+    """Run, print, write the results and the table of the documentation; the exit code."""
+    wanted = arguments(words)
     data = Path(os.environ.get("SIDREC_DATA", "")) / "letter"
     if "SIDREC_DATA" not in os.environ or not data.is_dir():
         print("SKIPPED: set SIDREC_DATA to the folder that holds letter/Beauty and letter/Instruments")
-        return
-    torch.set_num_threads(wanted.threads)
+        return 0
     benchmark = Benchmark("reproduction")
     with tempfile.TemporaryDirectory() as scratch:
-        for name in wanted.rows:
-            recipe, dataset = ROWS[name]
-            folder = RunFolder((wanted.run or Path(scratch)) / dataset)
-            prepare(folder, parse(PrepareConfig, {"reader": "letter"}), data / dataset, RunSettings())
-            for seed in wanted.seeds:
-                benchmark.rows += one(folder, recipe, dataset, seed)
+        try:
+            code = run_rows(wanted, data, wanted.run or Path(scratch), benchmark.rows)
+        except SidrecError as error:
+            print(f"error: {error}", file=sys.stderr)
+            code = error.exit_code
+    if benchmark.rows:
+        save(benchmark, wanted.out)
+    return code
+
+
+def save(benchmark: Benchmark, out: Path | None) -> None:
+    """Write figures and table, rows of earlier calls among them."""
+    results, page = (RESULTS, PAGE) if out is None else (out, out / PAGE.name)
     done = {(row.case, row.variant) for row in benchmark.rows}
-    benchmark.rows += [row for row in earlier() if (row.case, row.variant) not in done]
+    benchmark.rows += [row for row in earlier(results) if (row.case, row.variant) not in done]
     benchmark.rows.sort(key=lambda row: (row.case, row.variant))
-    benchmark.save()
-    PAGE.write_text(table(benchmark.rows), encoding="utf-8")
-    print(PAGE.read_text(encoding="utf-8"))
+    benchmark.save(results)
+    page.write_text(table(benchmark.rows), encoding="utf-8")
+    print(page.read_text(encoding="utf-8"))
 
 
 if __name__ == "__main__":

@@ -27,7 +27,7 @@ def test_three_mistakes_are_reported_at_once() -> None:
     text = "\n".join(caught.value.problems)
     assert len(caught.value.problems) == 3
     assert "inner.rate: input should be greater than 0, got -1" in text
-    assert "inner.rat: unknown key; available: rate; did you mean 'rate'?" in text
+    assert "inner.rat: unknown key; did you mean 'rate'? available: rate" in text
     assert "sed: unknown key" in text
     assert "recipe.yaml" in str(caught.value)
     assert caught.value.exit_code == 2

@@ -104,12 +104,12 @@ def is_disk_full(error: BaseException) -> bool:
 
 
 def nearest(name: str, known: Iterable[str]) -> str:
-    """Text that lists what exists and the likeliest intention behind a wrong name.
+    """The likeliest intention behind a wrong name, before a list of what exists, which may be long.
 
     >>> nearest("tigre", ["tiger", "sasrec"])
-    "available: sasrec, tiger; did you mean 'tiger'?"
+    "did you mean 'tiger'? available: sasrec, tiger"
     """
     names = sorted(known)
     close = difflib.get_close_matches(name, names, n=1, cutoff=0.5)
-    hint = f"; did you mean '{close[0]}'?" if close else ""
-    return f"available: {', '.join(names) or 'none'}{hint}"
+    hint = f"did you mean '{close[0]}'? " if close else ""
+    return f"{hint}available: {', '.join(names) or 'none'}"

@@ -45,7 +45,7 @@ def test_mistakes_in_settings_are_reported_with_those_of_the_recipe(sidrec, tmp_
 @pytest.mark.parametrize(
     ("recipe", "words"),
     [
-        ("tigre", ["no recipe 'tigre'", "did you mean 'tiger'?", "sidrec recipes ls"]),
+        ("tigre", ["no recipe 'tigre'; did you mean 'tiger'? available: ", "sidrec recipes ls"]),
         ("gone.yaml", ["gone.yaml", "cannot be read"]),
     ],
 )

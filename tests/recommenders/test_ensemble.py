@@ -303,7 +303,9 @@ def test_wrong_settings(fields, message):
 
 def test_wrong_members():
     good = table(TWELVE, next_item(2))
-    with pytest.raises(DataError, match=r"no recommender 'tigre'[\s\S]*available: sasrec, tiger; did you mean 'tiger'"):
+    with pytest.raises(
+        DataError, match=r"no recommender 'tigre'[\s\S]*did you mean 'tiger'\? available: sasrec, tiger"
+    ):
         Ensemble(members=["sasrec", "tigre"]).fit(
             TWELVE, TrainingConfig(), RUN, members={"sasrec": good, "tiger": good}
         )

@@ -7,6 +7,7 @@ import pytest
 from sidrec.config import parse
 from sidrec.errors import ConfigError
 from sidrec.evaluation.protocol import Protocol
+from sidrec.recipes import recipe_names
 from sidrec.stages.expected import Band, verdicts
 from sidrec.stages.recipe import load_recipe, show_recipe
 
@@ -62,3 +63,46 @@ def test_a_recipe_does_not_take_over_the_bands_of_the_one_it_starts_from(tmp_pat
     shown = tmp_path / "shown.yaml"
     shown.write_text(show_recipe(recipe))
     assert load_recipe(str(shown)) == recipe
+
+
+@pytest.mark.parametrize("name", [name for name in recipe_names() if load_recipe(name).expected])
+def test_bands_of_recipes_can_apply(name: str) -> None:
+    recipe = load_recipe(name)
+    for band in recipe.expected:
+        data = band.model_dump(include={"users", "items", "interactions"})
+        assert {verdict.dataset for verdict in verdicts(recipe.expected, recipe.evaluation, data, {})} == {band.dataset}
+        assert set(band.metrics) <= set(recipe.evaluation.names)
+
+
+@pytest.mark.parametrize(
+    ("data", "scores", "places"),
+    [
+        ((22363, 12101, 198502), {"hit@10": 0.0645, "ndcg@10": 0.0364}, ["inside", "inside"]),
+        ((22363, 12101, 198502), {"hit@10": 0.0610, "ndcg@10": 0.0405}, ["below", "above"]),
+        ((24772, 9922, 206153), {"hit@10": 0.1122, "ndcg@10": 0.0831}, ["inside", "inside"]),
+        ((24772, 9922, 206153), {"hit@10": 0.1058, "ndcg@10": 0.0797}, ["below", "below"]),
+    ],
+)
+def test_published_figures_lie_in_the_bands_of_letter_tiger_and_those_of_tiger_do_not(
+    data: tuple[int, int, int], scores: dict[str, float], places: list[str]
+) -> None:
+    recipe = load_recipe("letter-tiger-published")
+    counts = dict(zip(("users", "items", "interactions"), data, strict=True))
+    found = verdicts(recipe.expected, recipe.evaluation, counts, scores)
+    assert [verdict.place for verdict in found] == places
+    assert all("table of LETTER" in str(verdict) for verdict in found)
+
+
+def test_the_published_letter_tiger_has_the_settings_of_the_released_scripts() -> None:
+    recipe = load_recipe("letter-tiger-published")
+    training, optimizer = recipe.training, recipe.training.optimizer
+    assert (optimizer.lr, optimizer.weight_decay, optimizer.warmup_ratio, optimizer.schedule) == (
+        5e-4, 0.01, 0.01, "cosine",
+    )  # fmt: skip
+    assert (training.batch_size, training.max_epochs, training.patience, training.precision) == (1024, 200, 20, "fp32")
+    assert (training.select, training.validate_users) == ("loss", 0)
+    search = recipe.recommender.search
+    assert (search.beams, search.normalize, recipe.recommender.max_history) == (20, "vocabulary", 20)
+    assert max(recipe.evaluation.k) <= search.beams, "a longer list would widen the beams"
+    assert recipe.collaborative is None
+    assert recipe.tokenizer.kind == "given"
