@@ -11,7 +11,7 @@ __all__ = ["CodeVocabulary"]
 
 @dataclass(frozen=True)
 class CodeVocabulary:
-    """A compact vocabulary: three special tokens, the codes of level 1, level 2, …, then users and items if there are any.
+    """A compact vocabulary: three special tokens, the codes of level 1, level 2, …, then users and items if any.
 
     Attributes:
         sizes: (K1, …, KL), codes a level.
