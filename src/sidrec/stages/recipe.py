@@ -80,8 +80,8 @@ class Recipe(Config):
     evaluation: Protocol = Protocol()
     """How it is scored, when checkpoints are chosen and at the end."""
     expected: tuple[Band, ...] = ()
-    """What the test part is expected to give on known data; `sidrec run` says whether it does. Left out of a recipe that
-    starts from this one, and where settings other than those of `data` are laid over this one."""
+    """What the test part is expected to give on known data; `sidrec run` says whether it does. Left out of a recipe
+    that starts from this one, and where settings other than those of `data` are laid over this one."""
 
 
 def needs_semantic_ids(recipe: Recipe) -> bool:
