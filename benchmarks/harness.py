@@ -88,6 +88,13 @@ class Benchmark:
 
     def save(self, folder: Path = RESULTS) -> Path:
         """Print the table and write the JSON file; returns its path."""
+        path = self.write(folder)
+        print(f"{self.name} · {hardware()['cpu']} · commit {commit()[:12]}")
+        print(table([asdict(row) for row in self.rows]))
+        return path
+
+    def write(self, folder: Path = RESULTS) -> Path:
+        """Write the JSON file alone; returns its path."""
         found: dict[str, Any] = {
             "name": self.name,
             "commit": commit(),
@@ -98,8 +105,6 @@ class Benchmark:
         folder.mkdir(parents=True, exist_ok=True)
         path = folder / f"{self.name}.json"
         path.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
-        print(f"{self.name} · {found['hardware']['cpu']} · commit {found['commit'][:12]}")
-        print(table(found["rows"]))
         return path
 
 

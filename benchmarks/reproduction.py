@@ -7,6 +7,8 @@ Each row is a recipe of the package on one dataset of `<folder>/letter`, as `sid
 `sidrec run RECIPE` make it: leave-one-out, whole catalogue, rules of the recipe, checkpoint chosen on validation, then
 scored once on test. Training seconds are those of one process with as many threads as `--threads` says, all pieces
 together. Finished stages are not run again, and rows that a call does not name keep their results of an earlier one.
+Results are written after every row. Each row names the sources, packages and hardware that made it; what stands at the
+top of the result file is of the call that wrote it.
 
 With `--minutes` a call ends after so long; with exit code 75 the same command goes on where its last checkpoint stands.
 Where a piece was too short to get anywhere, the exit code is 1.
@@ -18,16 +20,17 @@ import os
 import statistics
 import sys
 import tempfile
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import torch
 
+import harness
 from harness import RESULTS, Benchmark, Row, spread
 from pieces import INTERRUPTED, UNFINISHED, Ledger, TimeLimit
-from sidrec.artifact import open_artifact
+from sidrec.artifact import Artifact, open_artifact
 from sidrec.cli.session import run_settings
 from sidrec.config import RunSettings, parse
 from sidrec.data.preparation import PrepareConfig
@@ -40,6 +43,7 @@ from sidrec.stages.recipe import load_recipe
 from sidrec.stages.run import run_recipe
 from sidrec.training.watch import CHECKPOINT_SECONDS
 
+DIRTY = "+dirty"
 METRICS = ("hit@5", "hit@10", "ndcg@5", "ndcg@10")
 TRAINING = "s training"
 PAGE = Path(__file__).parents[1] / "docs" / "assets" / "reproduction.md"
@@ -90,13 +94,44 @@ QUICK = [name for name in ROWS if name.startswith("sasrec")]
 """Rows that a CPU trains in minutes; the others are run when they are named."""
 
 
-def one(folder: RunFolder, recipe_name: str, settings: Sequence[str], dataset: str, run: RunSettings) -> list[Row]:
+@dataclass(frozen=True)
+class Made(Row):
+    """A figure and what made it.
+
+    Attributes:
+        trained: commit of the sources that trained the recommender, with `+dirty` where they were changed; empty where
+            that is not known.
+        scored: likewise of those that scored it.
+        versions: of the packages that trained it, in its last piece; only the library's where an earlier call trained
+            it and left no row.
+        hardware: on which it was trained, in its last piece; empty likewise.
+    """
+
+    trained: str = ""
+    scored: str = ""
+    versions: dict[str, str] = field(default_factory=dict)
+    hardware: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def is_of_changed_sources(self) -> bool:
+        """Whether no commit holds the sources that made it."""
+        return any(commit.endswith(DIRTY) for commit in (self.trained, self.scored))
+
+
+def commit_of(artifact: Artifact) -> str:
+    """The commit that made an artefact, with `+dirty` where sources were changed; empty where that is not known."""
+    source = artifact.manifest.get("source")
+    return source["commit"] + (DIRTY if source["dirty"] else "") if source else ""
+
+
+def one(folder: RunFolder, recipe_name: str, settings: Sequence[str], dataset: str, run: RunSettings) -> list[Made]:
     """Run a recipe, or go on with it; its figures."""
     recipe, name = load_recipe(recipe_name, settings), recommender_name(recipe_name, settings, run.seed)
     ledger = Ledger(folder.path / "pieces.json")
     with ledger.piece(name, gpu_of(run), folder.recommender(name).exists):
-        scores = run_recipe(folder, recipe, run, name=name)[-1].result.artifact.summary
-    trained = open_artifact(folder.recommender(name), "recommender").summary
+        steps = run_recipe(folder, recipe, run, name=name)
+    scored, recommender = steps[-1].result.artifact, open_artifact(folder.recommender(name), "recommender")
+    scores, trained = scored.summary, recommender.summary
     counts = open_artifact(folder.dataset, "dataset").summary
     case, variant = f"{dataset}, test, seed {run.seed}", " ".join([recipe_name, *settings])
     bench = Benchmark("")
@@ -106,7 +141,11 @@ def one(folder: RunFolder, recipe_name: str, settings: Sequence[str], dataset: s
     bench.row(case, variant, value=seconds, unit=f"{TRAINING}, {gpu}" if gpu else TRAINING)
     for verdict in verdicts(recipe.expected, recipe.evaluation, counts, scores):
         print(verdict)
-    return bench.rows
+    made: dict[str, Any] = {"versions": {"sidrec": recommender.manifest["version"]}}
+    if not next(step.result.skipped for step in steps if step.stage == "train"):
+        made = {"versions": harness.versions(), "hardware": harness.hardware()}
+    commits = {"trained": commit_of(recommender), "scored": commit_of(scored)}
+    return [Made(**asdict(row), **commits, **made) for row in bench.rows]
 
 
 def recommender_name(recipe: str, settings: Sequence[str], seed: int) -> str:
@@ -139,7 +178,7 @@ def landmarks(runs: Path) -> set[Path]:
     return {*runs.rglob("artifact.json"), *runs.rglob("checkpoint-*")}
 
 
-def table(rows: list[Row]) -> str:
+def table(rows: list[Made]) -> str:
     """Ours and published figures, a block a dataset, in Markdown."""
     lines = [
         "| dataset | what | hit@5 | hit@10 | NDCG@5 | NDCG@10 | seeds | training |",
@@ -154,7 +193,9 @@ def table(rows: list[Row]) -> str:
             costs = [row for row in ours if row.variant == variant and row.unit.startswith(TRAINING)]
             hardware = dict.fromkeys(row.unit.removeprefix(TRAINING) for row in costs)
             cost = f"{statistics.mean(row.value for row in costs) / 60:.0f} min{''.join(hardware)}"
-            lines.append(f"| {dataset} | `{variant}` | {' | '.join(cells)} | {len(costs)} | {cost} |")
+            is_changed = any(row.is_of_changed_sources for row in ours if row.variant == variant)
+            what = f"`{variant}`{', by sources with uncommitted changes' if is_changed else ''}"
+            lines.append(f"| {dataset} | {what} | {' | '.join(cells)} | {len(costs)} | {cost} |")
         for row in PUBLISHED:
             if row.dataset == dataset:
                 cells = [f"{value:.4f}" for value in row.values]
@@ -162,12 +203,12 @@ def table(rows: list[Row]) -> str:
     return "\n".join(lines) + "\n"
 
 
-def earlier(results: Path = RESULTS) -> list[Row]:
+def earlier(results: Path = RESULTS) -> list[Made]:
     """The rows of the last call."""
     path = results / "reproduction.json"
     if not path.is_file():
         return []
-    return [Row(**row) for row in json.loads(path.read_text(encoding="utf-8"))["rows"]]
+    return [Made(**row) for row in json.loads(path.read_text(encoding="utf-8"))["rows"]]
 
 
 def arguments(words: Sequence[str] | None) -> Any:
@@ -189,8 +230,8 @@ def arguments(words: Sequence[str] | None) -> Any:
     return wanted
 
 
-def run_rows(wanted: Any, data: Path, runs: Path, done: list[Row]) -> int:
-    """Run the rows one after the other and add the finished ones to `done`; the exit code."""
+def run_rows(wanted: Any, data: Path, runs: Path, keep: Callable[[list[Made]], None]) -> int:
+    """Run the rows one after the other and keep each when it is finished; the exit code."""
     here, name, before = RunFolder(runs), "", landmarks(runs)
     with TimeLimit(wanted.minutes) as limit:
         try:
@@ -201,7 +242,7 @@ def run_rows(wanted: Any, data: Path, runs: Path, done: list[Row]) -> int:
                     prepare(here, parse(PrepareConfig, {"reader": "letter"}), data / dataset, run)
                     for seed in wanted.seeds:
                         name = recommender_name(recipe, wanted.set, seed)
-                        done += one(here, recipe, wanted.set, dataset, replace(run, seed=seed))
+                        keep(one(here, recipe, wanted.set, dataset, replace(run, seed=seed)))
         except KeyboardInterrupt:
             print(f"stopped: {where_it_stands(here, name) if name else 'reading the data'}", flush=True)
             if not limit.is_over:
@@ -220,27 +261,46 @@ def main(words: Sequence[str] | None = None) -> int:
     if "SIDREC_DATA" not in os.environ or not data.is_dir():
         print("SKIPPED: set SIDREC_DATA to the folder that holds letter/Beauty and letter/Instruments")
         return 0
-    benchmark = Benchmark("reproduction")
+    done: list[Made] = []
+
+    def keep(rows: list[Made]) -> None:
+        done.extend(rows)
+        save(done, wanted.out)
+
     with tempfile.TemporaryDirectory() as scratch:
         try:
-            code = run_rows(wanted, data, wanted.run or Path(scratch), benchmark.rows)
+            code = run_rows(wanted, data, wanted.run or Path(scratch), keep)
         except SidrecError as error:
             print(f"error: {error}", file=sys.stderr)
             code = error.exit_code
-    if benchmark.rows:
-        save(benchmark, wanted.out)
+    if done:
+        print(places(wanted.out)[1].read_text(encoding="utf-8"))
     return code
 
 
-def save(benchmark: Benchmark, out: Path | None) -> None:
+def places(out: Path | None) -> tuple[Path, Path]:
+    """The folder of the result file, and the page of the table."""
+    return (RESULTS, PAGE) if out is None else (out, out / PAGE.name)
+
+
+def save(done: list[Made], out: Path | None) -> None:
     """Write figures and table, rows of earlier calls among them."""
-    results, page = (RESULTS, PAGE) if out is None else (out, out / PAGE.name)
-    done = {(row.case, row.variant) for row in benchmark.rows}
-    benchmark.rows += [row for row in earlier(results) if (row.case, row.variant) not in done]
-    benchmark.rows.sort(key=lambda row: (row.case, row.variant))
-    benchmark.save(results)
-    page.write_text(table(benchmark.rows), encoding="utf-8")
-    print(page.read_text(encoding="utf-8"))
+    results, page = places(out)
+    known, named = earlier(results), {(row.case, row.variant) for row in done}
+    rows = [remembered(row, known) for row in done]
+    rows += [row for row in known if (row.case, row.variant) not in named]
+    rows.sort(key=lambda row: (row.case, row.variant))
+    Benchmark("reproduction", list(rows)).write(results)
+    page.write_text(table(rows), encoding="utf-8")
+
+
+def remembered(row: Made, known: list[Made]) -> Made:
+    """The row; of a recommender that an earlier call trained, with the packages and hardware that it noted."""
+    if not row.hardware:
+        for other in known:
+            if replace(row, scored=other.scored, versions=other.versions, hardware=other.hardware) == other:
+                return replace(other, scored=row.scored)
+    return row
 
 
 if __name__ == "__main__":

@@ -199,6 +199,28 @@ def test_a_directory_without_manifest_is_no_artefact(tmp_path: Path) -> None:
         open_artifact(tmp_path / "dataset")
 
 
+def test_only_changes_of_the_library_make_its_sources_dirty(tmp_path: Path, monkeypatch) -> None:
+    def git(*words: str) -> str:
+        identity = ["-c", "user.name=n", "-c", "user.email=e@example.org"]
+        return subprocess.run(
+            ["git", *identity, *words], cwd=tmp_path, check=True, capture_output=True, text=True
+        ).stdout
+
+    module, results = tmp_path / "src" / "sidrec" / "artifact.py", tmp_path / "results.json"
+    module.parent.mkdir(parents=True)
+    module.write_text("")
+    results.write_text("")
+    git("init")
+    git("add", ".")
+    git("commit", "-m", "first")
+    monkeypatch.setattr(artifact, "__file__", str(module))
+    head = git("rev-parse", "HEAD").strip()
+    results.write_text("changed")
+    assert artifact._source_state.__wrapped__() == {"commit": head, "dirty": False}
+    (module.parent / "new.py").write_text("")
+    assert artifact._source_state.__wrapped__() == {"commit": head, "dirty": True}
+
+
 def test_lineage_follows_parents_that_still_stand(tmp_path: Path) -> None:
     write(tmp_path / "dataset")
     parent = open_artifact(tmp_path / "dataset")

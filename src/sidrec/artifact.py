@@ -375,14 +375,15 @@ def _forbidden(path: Path) -> Generator[None]:
 
 @cache
 def _source_state() -> Json:
-    """Commit and dirty flag of the source tree the library runs from; empty if installed."""
-    root = Path(__file__).resolve().parents[2]
+    """Commit of the source tree that the library runs from, and whether the library was changed; empty if installed."""
+    package = Path(__file__).resolve().parent
+    root = package.parents[1]
     if not (root / ".git").exists():
         return {}
     try:
         commit, status = (
             subprocess.run(["git", *args], cwd=root, capture_output=True, text=True, check=True).stdout
-            for args in (["rev-parse", "HEAD"], ["status", "--porcelain"])
+            for args in (["rev-parse", "HEAD"], ["status", "--porcelain", "--", str(package)])
         )
     except (OSError, subprocess.CalledProcessError):
         return {}

@@ -109,6 +109,55 @@ def test_a_row_in_pieces_equals_a_row_at_once(
     assert weights[0] == weights[1]
 
 
+def sources(monkeypatch: pytest.MonkeyPatch, letter: str, is_changed: bool, cpu: str) -> None:
+    """Later rows come from such sources, on such a machine."""
+    state = {"commit": letter * 40, "dirty": is_changed}
+    monkeypatch.setattr("sidrec.artifact._source_state", lambda: state)
+    monkeypatch.setattr(importlib.import_module("harness"), "hardware", lambda: {"cpu": cpu})
+
+
+def test_each_row_names_what_made_it(reproduction: ModuleType, data: None, tmp_path: Path, monkeypatch) -> None:
+    def rows(seed: int) -> list[dict[str, object]]:
+        found = json.loads((tmp_path / "reproduction.json").read_text())["rows"]
+        return [row for row in found if row["case"].endswith(f"seed {seed}")]
+
+    command = words(tmp_path / "run", tmp_path)
+    sources(monkeypatch, "a", True, "old")
+    assert reproduction.main([*command, "--seeds", "0"]) == 0
+    before = rows(0)
+    assert {(row["trained"], row["scored"], row["hardware"]["cpu"]) for row in before} == {
+        ("a" * 40 + "+dirty", "a" * 40 + "+dirty", "old")
+    }
+    assert all(row["versions"]["torch"] for row in before)
+    assert "`, by sources with uncommitted changes |" in (tmp_path / "reproduction.md").read_text()
+    sources(monkeypatch, "b", False, "new")
+    assert reproduction.main([*command, "--seeds", "0", "1"]) == 0
+    assert rows(0) == before, "what stood already was not made by the sources of today"
+    assert {(row["trained"], row["scored"], row["hardware"]["cpu"]) for row in rows(1)} == {("b" * 40, "b" * 40, "new")}
+    (tmp_path / "reproduction.json").unlink()
+    assert reproduction.main([*command, "--seeds", "0"]) == 0
+    again = rows(0)
+    assert {row["trained"] for row in again} == {"a" * 40 + "+dirty"}
+    assert all(not row["hardware"] and list(row["versions"]) == ["sidrec"] for row in again), "nobody noted them"
+
+
+def test_finished_rows_outlive_whatever_ends_the_call(
+    reproduction: ModuleType, data: None, tmp_path: Path, monkeypatch
+) -> None:
+    whole = reproduction.one
+
+    def one(*given):
+        if given[-1].seed == 1:
+            raise MemoryError
+        return whole(*given)
+
+    monkeypatch.setattr(reproduction, "one", one)
+    with pytest.raises(MemoryError):
+        reproduction.main([*words(tmp_path / "run", tmp_path), "--seeds", "0", "1"])
+    assert set(figures(tmp_path)) == {*reproduction.METRICS, "s training"}
+    assert "| 1 | 0 min |" in (tmp_path / "reproduction.md").read_text()
+
+
 def test_a_piece_that_gets_nowhere_does_not_ask_for_another(
     reproduction: ModuleType, pieces: ModuleType, data: None, tmp_path: Path, monkeypatch, capsys
 ) -> None:
@@ -164,9 +213,9 @@ def test_the_table_of_the_documentation_is_that_of_the_results(reproduction: Mod
 
 def test_a_cost_names_the_gpu(reproduction: ModuleType) -> None:
     rows = [
-        reproduction.Row("Beauty, test, seed 0", "mine", "", 0.5, unit, None, None) for unit in reproduction.METRICS
+        reproduction.Made("Beauty, test, seed 0", "mine", "", 0.5, unit, None, None) for unit in reproduction.METRICS
     ]
-    rows.append(reproduction.Row("Beauty, test, seed 0", "mine", "", 120.0, "s training, NVIDIA L4", None, None))
+    rows.append(reproduction.Made("Beauty, test, seed 0", "mine", "", 120.0, "s training, NVIDIA L4", None, None))
     line = next(line for line in reproduction.table(rows).splitlines() if "`mine`" in line)
     assert line == "| Beauty | `mine` | 0.5000 | 0.5000 | 0.5000 | 0.5000 | 1 | 2 min, NVIDIA L4 |"
 

@@ -14,12 +14,15 @@ from sidrec.recommenders.scored import counted_report, rank_scores
 class Table(Recommender):
     """Row `last + 1` of the table after a history that ends with item `last`, row 0 after an empty one.
 
+    With `by_user` row `key + 1` for the user with that key, row 0 where users are not known.
+
     As one that searches (`precision`, `normalize`), it certifies as many lists as `certified` says.
     """
 
     class Config(RecommenderConfig):
         kind: Literal["tests.recommenders.table_recommender:Table"] = "tests.recommenders.table_recommender:Table"
         probs: tuple[tuple[float, ...], ...]
+        by_user: bool = False
         searches: bool = False
         certified: bool = True
         search: BeamConfig = Field(default=BeamConfig())
@@ -44,6 +47,9 @@ class Table(Recommender):
 
     def _table(self, histories):
         logs = np.log(np.array(self.config.probs, np.float32))
+        if self.config.by_user:
+            known = [-1] * len(histories) if histories.users is None else histories.users
+            return torch.from_numpy(logs[np.asarray(known) + 1])
         last = [int(histories[user][-1]) + 1 if len(histories[user]) else 0 for user in range(len(histories))]
         return torch.from_numpy(logs[np.minimum(last, len(logs) - 1)])
 

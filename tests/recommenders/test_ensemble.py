@@ -244,6 +244,33 @@ def test_weights_are_found_on_validation_users_and_members_are_asked_once():
     assert np.array_equal(again.weights, ensemble.weights)
 
 
+@pytest.mark.parametrize("by_user", [False, True])
+def test_weights_are_the_same_whoever_is_ranked_together(monkeypatch, by_user):
+    draw = np.random.default_rng(0)
+    parts = [table(TWELVE, draw.dirichlet(np.full(12, 0.4), size=13), by_user=by_user) for _ in range(2)]
+    # Users are told apart by one thing alone: by who they are, or by what they had.
+    if by_user:
+        histories = replace(Histories.of([[]] * 12), users=np.arange(12))
+    else:
+        histories = Histories.of([[item] for item in range(12)])
+    # A target for each user that a mixture of 8 : 2 has first.
+    targets = together(TWELVE, parts, weights=[8, 2]).rank(histories, Request(k=1), RUN).rows
+
+    def validate(ensemble):
+        return {"hit@1": float((ensemble.rank(histories, Request(k=1), RUN).rows == targets).mean())}
+
+    found = []
+    for users_at_once in (12, 2):
+        monkeypatch.setattr(module, "USERS_AT_ONCE", users_at_once)
+        ensemble = Ensemble(members=["m0", "m1"], weights="validation", candidates=3)
+        report = ensemble.fit(
+            TWELVE, TrainingConfig(), RUN, validate=validate, members=dict(zip(["m0", "m1"], parts, strict=True))
+        )
+        assert report.best_metric == 1.0 > report.start_metric
+        found.append(ensemble.weights)
+    assert np.array_equal(*found)
+
+
 def test_finding_weights_never_looks_at_test():
     nothing = Examples(TWELVE.split.test.users[:0], TWELVE.split.test.cuts[:0])
     without = replace(TWELVE, split=replace(TWELVE.split, test=nothing))

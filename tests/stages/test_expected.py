@@ -1,5 +1,6 @@
 """Bands are applied to the data and rules that they belong to, and to nothing else."""
 
+import json
 from pathlib import Path
 
 import pytest
@@ -21,7 +22,7 @@ FIELDS = {
     "source": "own runs, three seeds",
 }
 BAND = parse(Band, FIELDS)
-DATASET = {"users": 10, "items": 20, "interactions": 100}
+DATASET = {"users": 10, "items": 20, "interactions": 100, "split": "leave-one-out"}
 RULES = Protocol(exclude_seen=False)
 
 
@@ -43,8 +44,16 @@ def test_other_data_have_no_band(key: str) -> None:
     assert not verdicts([BAND], RULES, DATASET | {key: 11}, {"hit@10": 0.08})
 
 
+def test_another_split_has_no_band_but_its_own() -> None:
+    temporal = DATASET | {"split": "time-ratio (train 0.8, valid 0.1)"}
+    assert not verdicts([BAND], RULES, temporal, {"hit@10": 0.08})
+    own = parse(Band, FIELDS | {"split": temporal["split"]})
+    assert len(verdicts([BAND, own], RULES, temporal, {"hit@10": 0.08})) == 2
+
+
 def test_other_rules_have_no_band() -> None:
     assert not verdicts([BAND], Protocol(), DATASET, {"hit@10": 0.08})
+    assert not verdicts([BAND], Protocol(exclude_seen=False, ties="listed"), DATASET, {"hit@10": 0.08})
     assert not verdicts([BAND], Protocol(exclude_seen=False, max_users=5), DATASET, {"hit@10": 0.08})
 
 
@@ -65,11 +74,30 @@ def test_a_recipe_does_not_take_over_the_bands_of_the_one_it_starts_from(tmp_pat
     assert load_recipe(str(shown)) == recipe
 
 
+@pytest.mark.parametrize(
+    ("settings", "is_kept"),
+    [
+        ([], True),
+        (["data.reader.kind=letter", "data.min_length=3"], True),
+        (["training.max_epochs=1"], False),
+        (["recommender.dropout=0.1", "data.reader.kind=letter"], False),
+        (["evaluation.primary=hit@10"], False),
+    ],
+)
+def test_bands_do_not_outlast_other_settings(settings: list[str], is_kept: bool) -> None:
+    assert bool(load_recipe("sasrec-amazon", settings).expected) is is_kept
+
+
+def test_bands_of_the_command_line_count() -> None:
+    settings = ["training.max_epochs=1", f"expected=[{json.dumps(FIELDS)}]"]
+    assert load_recipe("sasrec-amazon", settings).expected == (BAND,)
+
+
 @pytest.mark.parametrize("name", [name for name in recipe_names() if load_recipe(name).expected])
 def test_bands_of_recipes_can_apply(name: str) -> None:
     recipe = load_recipe(name)
     for band in recipe.expected:
-        data = band.model_dump(include={"users", "items", "interactions"})
+        data = band.model_dump(include={"users", "items", "interactions", "split"})
         assert {verdict.dataset for verdict in verdicts(recipe.expected, recipe.evaluation, data, {})} == {band.dataset}
         assert set(band.metrics) <= set(recipe.evaluation.names)
 
@@ -87,7 +115,7 @@ def test_published_figures_lie_in_the_bands_of_letter_tiger_and_those_of_tiger_d
     data: tuple[int, int, int], scores: dict[str, float], places: list[str]
 ) -> None:
     recipe = load_recipe("letter-tiger-published")
-    counts = dict(zip(("users", "items", "interactions"), data, strict=True))
+    counts = DATASET | dict(zip(("users", "items", "interactions"), data, strict=True))
     found = verdicts(recipe.expected, recipe.evaluation, counts, scores)
     assert [verdict.place for verdict in found] == places
     assert all("table of LETTER" in str(verdict) for verdict in found)

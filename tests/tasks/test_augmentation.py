@@ -67,6 +67,22 @@ def test_every_suffix_is_equally_likely():
     np.testing.assert_allclose(np.bincount(kept.sum(axis=1), minlength=6)[1:] / 4000, 0.2, atol=0.03)
 
 
+def test_where_a_history_begins_says_nothing_of_what_is_left_out_behind():
+    # The first item shares a draw with the start, if any does: at start 0 its number would always be small.
+    num, length, dropout = 20_000, 5, 0.3
+    lengths = np.full(num, length)
+    starts, both = (
+        Augmentation(share, subsequences=True).in_epoch(0, 0).kept(np.arange(num), lengths).reshape(num, length)
+        for share in (0.0, dropout)
+    )
+    assert (both <= starts).all()
+    for first in range(length):
+        begins_here = starts.sum(axis=1) == length - first
+        # The newest item is told apart: it stays where nothing else would.
+        share_kept = both[begins_here, first : length - 1].mean(axis=0)
+        np.testing.assert_allclose(share_kept, 1 - dropout, atol=0.03)
+
+
 def test_epochs_and_seeds_differ_and_without_a_draw_nothing_is_left_out():
     plan, lengths = Augmentation(**BOTH), np.full(50, 8)
     one, two, three = (plan.in_epoch(*at).kept(np.arange(50), lengths) for at in ((0, 0), (0, 1), (1, 0)))

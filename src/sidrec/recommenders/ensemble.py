@@ -226,7 +226,9 @@ class Ensemble(Recommender):
         """What the members put forward, or did when they were asked the same for other weights."""
         if self._kept is None or request.allowed is not None:
             return self._asked(histories, request, width, run)
-        key = (width, request.exclude_seen, request.exact, histories.offsets.tobytes(), histories.rows.tobytes())
+        users = None if histories.users is None else histories.users.tobytes()
+        lists = (histories.offsets.tobytes(), histories.rows.tobytes(), users)
+        key = (width, request.exclude_seen, request.exact, *lists)
         if key not in self._kept:
             self._kept[key] = self._asked(histories, request, width, run)
         return self._kept[key]

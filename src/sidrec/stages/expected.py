@@ -1,12 +1,12 @@
 """What a recipe is expected to reach on known data, and whether a result does.
 
-A band belongs to a dataset, which is known again by its counts and the scored part, and to the rule on seen items.
+A band belongs to a dataset, which is known again by its counts and its split, and to the rules on seen items and ties.
 Leaves out where bands come from: whoever writes a recipe names the source.
 """
 
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import Any, Literal
 
 from pydantic import model_validator
 
@@ -28,8 +28,12 @@ class Band(Config):
     """Items of the catalogue."""
     interactions: int
     """Events of all users."""
+    split: str = "leave-one-out"
+    """Name of the split, as the prepared dataset states it."""
     exclude_seen: bool = True
     """Under which rule on items of the user's own history."""
+    ties: Literal["expected", "listed"] = "expected"
+    """Under which rule on items of equal score."""
     metrics: dict[str, tuple[float, float]]
     """Metric → lowest and highest value expected."""
     source: str
@@ -99,12 +103,13 @@ def verdicts(
         dataset: the summary of the prepared dataset.
         scores: the summary of the evaluation of the test part.
     """
-    known = tuple(dataset.get(name) for name in ("users", "items", "interactions"))
+    known = tuple(dataset.get(name) for name in ("users", "items", "interactions", "split"))
+    rules = (protocol.exclude_seen, protocol.ties)
     fitting = [
         band
         for band in bands
-        if (band.users, band.items, band.interactions) == known
-        and band.exclude_seen == protocol.exclude_seen
+        if (band.users, band.items, band.interactions, band.split) == known
+        and (band.exclude_seen, band.ties) == rules
         and not protocol.max_users
     ]
     return [

@@ -80,7 +80,8 @@ class Recipe(Config):
     evaluation: Protocol = Protocol()
     """How it is scored, when checkpoints are chosen and at the end."""
     expected: tuple[Band, ...] = ()
-    """What the test part is expected to give on known data; `sidrec run` says whether it does."""
+    """What the test part is expected to give on known data; `sidrec run` says whether it does. Left out of a recipe
+    that starts from this one, and where settings other than those of `data` are laid over this one."""
 
 
 def needs_semantic_ids(recipe: Recipe) -> bool:
@@ -98,7 +99,7 @@ def load_recipe(name_or_path: str, overrides: Iterable[str] = (), extra: Mapping
 
     Args:
         name_or_path: the name of a recipe of the package, or a YAML file.
-        overrides: `key.path=value` settings laid over it.
+        overrides: `key.path=value` settings laid over it. Its bands do not outlast others than those of `data`.
         extra: settings laid over it before the overrides.
 
     Raises:
@@ -112,8 +113,20 @@ def load_recipe(name_or_path: str, overrides: Iterable[str] = (), extra: Mapping
         data = merge(_base_of(base, where), data)
     defaults = {name: Recipe.model_fields[name].default for name in ("embeddings", "tokenizer")}
     settings = list(overrides)
+    if not _slots(settings) <= {"data"}:
+        # What a recipe reaches says nothing of it under other settings; those of the data are told by the dataset.
+        data.pop("expected", None)
     data = with_overrides(merge(merge(defaults, data), extra or {}), settings)
     return parse(Recipe, data, where=where + (" with settings of the command line" if settings else ""))
+
+
+def _slots(settings: Iterable[str]) -> set[str]:
+    """The fields of a recipe that settings change.
+
+    >>> sorted(_slots(["training.optimizer.lr=1", "tokenizer=given", "training.seed=0"]))
+    ['tokenizer', 'training']
+    """
+    return {text.partition("=")[0].partition(".")[0] for text in settings}
 
 
 def _base_of(name: str, where: str) -> dict[str, Any]:
