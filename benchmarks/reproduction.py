@@ -32,7 +32,7 @@ from harness import RESULTS, Benchmark, Row, spread
 from pieces import INTERRUPTED, UNFINISHED, Ledger, TimeLimit
 from sidrec.artifact import Artifact, open_artifact
 from sidrec.cli.session import run_settings
-from sidrec.config import RunSettings, parse
+from sidrec.config import RunSettings, build, parse
 from sidrec.data.preparation import PrepareConfig
 from sidrec.errors import SidrecError
 from sidrec.recipes import label
@@ -87,11 +87,11 @@ STUCK = f"""error: nothing came of this piece, and the same would come of the ne
   next: give more --minutes; a checkpoint is written every {CHECKPOINT_SECONDS:.0f} s, and scoring is not cut up"""
 ROWS = {
     f"{recipe} {dataset}": (recipe, dataset)
-    for recipe in ("sasrec-amazon", "letter-tiger-published")
+    for recipe in ("sasrec-amazon", "item-decoder-amazon", "ensemble-amazon", "letter-tiger-published")
     for dataset in ("Beauty", "Instruments")
 }
-QUICK = [name for name in ROWS if name.startswith("sasrec")]
-"""Rows that a CPU trains in minutes; the others are run when they are named."""
+QUICK = [name for name in ROWS if not name.startswith("letter-tiger")]
+"""Rows that a CPU trains in less than an hour, members before ensembles; the others are run when they are named."""
 
 
 @dataclass(frozen=True)
@@ -126,7 +126,8 @@ def commit_of(artifact: Artifact) -> str:
 
 def one(folder: RunFolder, recipe_name: str, settings: Sequence[str], dataset: str, run: RunSettings) -> list[Made]:
     """Run a recipe, or go on with it; its figures."""
-    recipe, name = load_recipe(recipe_name, settings), recommender_name(recipe_name, settings, run.seed)
+    name = recommender_name(recipe_name, settings, run.seed)
+    recipe = load_recipe(recipe_name, [*settings, *of_rows(recipe_name, settings, run.seed)])
     ledger = Ledger(folder.path / "pieces.json")
     with ledger.piece(name, gpu_of(run), folder.recommender(name).exists):
         steps = run_recipe(folder, recipe, run, name=name)
@@ -155,6 +156,17 @@ def recommender_name(recipe: str, settings: Sequence[str], seed: int) -> str:
     'sasrec-seed-3-training.max_epochs-1'
     """
     return label(" ".join([f"{recipe}-seed-{seed}", *settings]))
+
+
+def of_rows(recipe: str, settings: Sequence[str], seed: int) -> list[str]:
+    """The setting by which an ensemble finds its members as rows call them, of the same seed and settings.
+
+    >>> of_rows("ensemble-amazon", [], 3)
+    ['recommender.members=[sasrec-amazon-seed-3,item-decoder-amazon-seed-3]']
+    """
+    members = build("recommender", load_recipe(recipe).recommender).member_names
+    names = [recommender_name(member, settings, seed) for member in members]
+    return [f"recommender.members=[{','.join(names)}]"] if names else []
 
 
 def gpu_of(run: RunSettings) -> str:
