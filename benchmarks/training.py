@@ -1,18 +1,22 @@
-"""Training of TIGER and of the decoder: targets per CPU second, against a trainer with a tokenizing collator.
+"""Training of TIGER and of the decoders: targets per CPU second, against a trainer with a tokenizing collator.
 
 The baseline is written as LETTER's description has it: `transformers.Trainer`, whose collator tokenizes strings of
 codes for every batch with a T5-like tokenizer of 32,100 text pieces and the codes behind them, and pads each random
-batch to its longest history. Beside it the same padded batches in a bare loop, made from arrays. Ours is the library's
-own training call: compact vocabulary, batches of similar length. All train every target once, with the same settings
-of AdamW and, but for `sum` inputs and the decoder, the same T5 and batch size.
+batch to its longest history. Beside it the same padded batches in a bare loop, made from arrays: once with the same
+vocabulary and once with the compact one of the codes alone, which tells what the vocabulary costs from what batches do.
+Ours is the library's own training call: compact vocabulary, batches of similar length. All train every target once,
+with the same settings of AdamW and, but for `sum` inputs and the decoders, the same T5 and batch size. Every ratio is
+to the baseline in fp32; the baseline in bf16 is a row of its own.
 
 Histories are synthetic, with the lengths of review data: five targets a user in the middle, a long tail, cut at twenty
-items. The decoder learns the same targets, all of a user in one row; `--decoder-batch` rows hold about as many
-targets as a batch of the others. "packed" is the same with these windows one behind the other in fewer rows.
+items. The decoders learn the same targets, all of a user in one row; `--decoder-batch` rows hold about as many
+targets as a batch of the others. "packed" is the same with these windows one behind the other in fewer rows. They are
+other models than the T5, and smaller: each variant has a row that counts its weights outside of embedding tables.
 """
 
 import argparse
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -20,6 +24,7 @@ from typing import Any
 import numpy as np
 import polars as pl
 import torch
+from torch import nn
 from torch.utils.data import Dataset as TorchDataset
 from transformers import (
     PreTrainedTokenizerFast,
@@ -38,10 +43,12 @@ from sidrec.data.dataset import Dataset, Examples, Split
 from sidrec.data.sequences import Sequences
 from sidrec.recommenders.decoder import Decoder
 from sidrec.recommenders.generative import GenerativeRecommender
+from sidrec.recommenders.item_decoder import ItemDecoder
 from sidrec.recommenders.tiger import Tiger
 from sidrec.tasks.next_item import ItemTokens, PrefixExamples
 from sidrec.testing.toy import random_semantic_ids
 from sidrec.tokenizers.semantic_ids import SemanticIds
+from sidrec.tokenizers.vocabulary import CodeVocabulary
 from sidrec.training.config import OptimizerConfig, TrainingConfig
 from sidrec.training.isolation import silent_transformers
 from tokenizers import Tokenizer, models, normalizers, processors
@@ -52,6 +59,25 @@ PAD, END, UNKNOWN = 0, 1, 2
 LR, DECAY, WARMUP = 5e-4, 0.01, 0.01
 BASELINE = "Trainer, tokenizing collator, vocabulary 33,124"
 SIZE: dict[str, Any] = {"d_model": 128, "d_kv": 64, "d_ff": 1024, "num_layers": 4, "num_heads": 6}
+
+
+@dataclass(frozen=True)
+class Variant:
+    """One way to train.
+
+    Attributes:
+        epoch: learns every target once.
+        num_weights: of the model, outside of embedding tables.
+    """
+
+    epoch: Callable[[], object]
+    num_weights: int
+
+
+def count_weights(model: nn.Module) -> int:
+    """Weights outside of embedding tables; an output layer that is tied to a table is part of it."""
+    tables = {id(module.weight) for module in model.modules() if isinstance(module, nn.Embedding)}
+    return sum(weight.numel() for weight in model.parameters() if id(weight) not in tables)
 
 
 def make_dataset(num: int) -> Dataset:
@@ -134,12 +160,12 @@ class TokenizingCollator:
 
 
 def new_t5(vocab_size: int) -> T5ForConditionalGeneration:
-    """The T5 of all rows but the decoder's."""
+    """The T5 of all rows but the decoders'."""
     torch.manual_seed(0)
     return T5ForConditionalGeneration(T5Config(vocab_size=vocab_size, decoder_start_token_id=PAD, **SIZE)).train()
 
 
-def trainer(dataset: Dataset, ids: SemanticIds) -> Callable[[], None]:
+def trainer(dataset: Dataset, ids: SemanticIds, bf16: bool = False) -> Variant:
     """The baseline: one epoch by transformers' own loop."""
     tokenizer = text_tokenizer(ids)
     strings, collator = Strings(dataset, item_strings(ids)), TokenizingCollator(tokenizer)
@@ -150,25 +176,31 @@ def trainer(dataset: Dataset, ids: SemanticIds) -> Callable[[], None]:
                 output_dir=folder, use_cpu=True, num_train_epochs=1, per_device_train_batch_size=BATCH,
                 learning_rate=LR, weight_decay=DECAY, warmup_steps=WARMUP, lr_scheduler_type="cosine",
                 save_strategy="no", report_to="none", logging_strategy="no", disable_tqdm=True,
+                bf16=bf16,
             )  # fmt: skip
             loop = Trainer(new_t5(len(tokenizer)), arguments, train_dataset=strings, data_collator=collator)
             loop.remove_callback(PrinterCallback)
             loop.train()
 
-    return epoch
+    return Variant(epoch, count_weights(new_t5(len(tokenizer))))
 
 
-def bare_loop(dataset: Dataset, ids: SemanticIds) -> Callable[[], None]:
-    """Random batches padded to their longest history, from arrays, with the text vocabulary, in a few lines."""
+def bare_loop(dataset: Dataset, ids: SemanticIds, is_compact: bool) -> Variant:
+    """Random batches padded to their longest history, from arrays, in a few lines.
+
+    The vocabulary is that of the codes alone, or the text's with the codes behind it.
+    """
     recommender = Tiger()
     recommender.semantic_ids = ids
     words = recommender.vocabulary
-    table = words.tokens(ids.codes).astype(np.int64) + TEXT_ROWS - words.NUM_SPECIAL
+    num_text = 0 if is_compact else TEXT_ROWS - words.NUM_SPECIAL
+    vocab_size = num_text + len(words)
+    table = words.tokens(ids.codes).astype(np.int64) + num_text
     items = ItemTokens(table, words.PAD, words.EOS, words.BOS)
     examples = PrefixExamples(dataset.sequences, dataset.split.train, items, HISTORY)
 
     def epoch() -> None:
-        model = new_t5(TEXT_ROWS + sum(ids.sizes))
+        model = new_t5(vocab_size)
         optimizer = torch.optim.AdamW(model.parameters(), lr=LR, weight_decay=DECAY)
         order = np.random.default_rng(1).permutation(len(examples))
         for start in range(0, len(order), BATCH):
@@ -177,16 +209,18 @@ def bare_loop(dataset: Dataset, ids: SemanticIds) -> Callable[[], None]:
             optimizer.step()
             optimizer.zero_grad()
 
-    return epoch
+    return Variant(epoch, count_weights(new_t5(vocab_size)))
 
 
 def ours(
     recommender: GenerativeRecommender, dataset: Dataset, ids: SemanticIds, precision: Any, batch: int = BATCH
-) -> Callable[[], object]:
+) -> Variant:
     """One epoch by the library's own training call."""
     optimizer = OptimizerConfig(lr=LR, weight_decay=DECAY, warmup_ratio=WARMUP)
     training = TrainingConfig(max_epochs=1, batch_size=batch, precision=precision, patience=0, optimizer=optimizer)
-    return lambda: recommender.fit(dataset, training, RunSettings(device="cpu"), semantic_ids=ids)
+    recommender.semantic_ids = ids
+    num_weights = count_weights(recommender.new_model(recommender.vocabulary))
+    return Variant(lambda: recommender.fit(dataset, training, RunSettings(device="cpu"), semantic_ids=ids), num_weights)
 
 
 def main() -> None:
@@ -202,25 +236,32 @@ def main() -> None:
     ids = random_semantic_ids(dataset.catalog, SIZES)
     summed = Tiger(max_history=HISTORY, item_inputs="sum")
     packed = Decoder(max_history=HISTORY, packed=True)
-    variants: dict[str, Callable[[], object]] = {
+    batch, compact = arguments.decoder_batch, f"{sum(SIZES) + CodeVocabulary.NUM_SPECIAL:,}"
+    variants = {
         BASELINE: trainer(dataset, ids),
-        "bare loop, padded random batches from arrays, same vocabulary": bare_loop(dataset, ids),
+        f"{BASELINE}, bf16": trainer(dataset, ids, bf16=True),
+        "bare loop, padded random batches from arrays, same vocabulary": bare_loop(dataset, ids, is_compact=False),
+        f"bare loop, padded random batches from arrays, vocabulary {compact}": bare_loop(dataset, ids, is_compact=True),
         "ours": ours(Tiger(max_history=HISTORY), dataset, ids, "fp32"),
         "ours, bf16": ours(Tiger(max_history=HISTORY), dataset, ids, "bf16"),
         "ours, item_inputs: sum": ours(summed, dataset, ids, "fp32"),
         "ours, item_inputs: sum, bf16": ours(summed, dataset, ids, "bf16"),
-        "decoder": ours(Decoder(max_history=HISTORY), dataset, ids, "fp32", arguments.decoder_batch),
-        "decoder, bf16": ours(Decoder(max_history=HISTORY), dataset, ids, "bf16", arguments.decoder_batch),
-        "decoder, packed": ours(packed, dataset, ids, "fp32", arguments.decoder_batch),
-        "decoder, packed, bf16": ours(packed, dataset, ids, "bf16", arguments.decoder_batch),
+        "decoder": ours(Decoder(max_history=HISTORY), dataset, ids, "fp32", batch),
+        "decoder, bf16": ours(Decoder(max_history=HISTORY), dataset, ids, "bf16", batch),
+        "decoder, packed": ours(packed, dataset, ids, "fp32", batch),
+        "decoder, packed, bf16": ours(packed, dataset, ids, "bf16", batch),
+        "item-decoder": ours(ItemDecoder(max_history=HISTORY), dataset, ids, "fp32", batch),
+        "item-decoder, bf16": ours(ItemDecoder(max_history=HISTORY), dataset, ids, "bf16", batch),
     }
-    found = compare(variants, BASELINE, arguments.repeats, warmup=0)
+    epochs = {name: variant.epoch for name, variant in variants.items()}
+    found = compare(epochs, BASELINE, arguments.repeats, warmup=0)
     users = len(np.unique(dataset.split.train.users))
     case = f"T5 4+4 layers, d 128, batch {BATCH}, {arguments.examples:,} targets of {users} users"
     benchmark = Benchmark("training")
     for variant, timing in found.items():
         ratio, speed = found[BASELINE].cpu_s / timing.cpu_s, arguments.examples / timing.cpu_s
         benchmark.row(case, variant, BASELINE, speed, "targets per CPU second", ratio, timing.spread)
+        benchmark.row(case, variant, value=variants[variant].num_weights, unit="weights outside of embedding tables")
     benchmark.save(arguments.results)
 
 
