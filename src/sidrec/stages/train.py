@@ -184,5 +184,6 @@ def _fit(
     report = recommender.fit(dataset, training, run, semantic_ids=ids, validate=validate, **needed)
     # What it costs to have this recommender: the training of its members too.
     seconds = time.perf_counter() - start + sum(m.summary.get("train_seconds", 0.0) for m in members.values())
-    recommender.save(writer.path)
+    if run.team.leads:
+        recommender.save(writer.path)
     writer.summary.update(train_seconds=seconds, parameters=recommender.num_parameters, report=report.as_json())
