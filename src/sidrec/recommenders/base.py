@@ -92,6 +92,11 @@ class Recommender(Part, ABC):
         return False
 
     @property
+    def training_fields(self) -> set[str]:
+        """Fields of the training settings that decide what `fit` makes; if none, validation and seed do not either."""
+        return set(TrainingConfig.model_fields) if self.learns_by_gradient else set()
+
+    @property
     def member_names(self) -> tuple[str, ...]:
         """Names of the trained recommenders of the run that `fit` puts together."""
         return ()
