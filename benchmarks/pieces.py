@@ -1,4 +1,4 @@
-"""Work in pieces: a limit in minutes that ends one as Ctrl-C would, and a note of what earlier pieces took.
+"""Work in pieces: a limit in minutes that ends one as Ctrl-C would, and a note of what a piece ran on.
 
 What was under way goes on at its last checkpoint in the next piece, which is the stages' own doing. The limit needs
 SIGALRM, which Windows lacks.
@@ -6,12 +6,9 @@ SIGALRM, which Windows lacks.
 
 import json
 import signal
-import time
-from collections.abc import Callable, Generator
-from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
-from typing import Any, Self
+from typing import Self
 
 from sidrec.atomic import commit
 
@@ -50,9 +47,7 @@ class TimeLimit:
 
 
 class Ledger:
-    """What trainings took before their last piece, and on what, by their names, in a small JSON file.
-
-    A piece that was killed outright is not counted.
+    """On what trainings ran, by their names, in a small JSON file.
 
     Args:
         path: the file; it need not exist.
@@ -61,33 +56,14 @@ class Ledger:
     def __init__(self, path: Path) -> None:
         self.path = path
 
-    def seconds(self, name: str) -> list[float]:
-        """What each interrupted piece took."""
-        return self._entry(name)["pieces"]
-
     def hardware(self, name: str) -> str:
         """On what it was trained; empty where that was not noted."""
-        return self._entry(name)["hardware"]
+        return self._read().get(name, {}).get("hardware", "")
 
-    @contextmanager
-    def piece(self, name: str, hardware: str, is_trained: Callable[[], bool]) -> Generator[None]:
-        """Note the hardware of a training, and what the block took where it is interrupted before its end."""
-        if not is_trained():
-            self._note(name, hardware=hardware)
-        began = time.perf_counter()
-        try:
-            yield
-        except KeyboardInterrupt:
-            if not is_trained():
-                self._note(name, pieces=[*self.seconds(name), time.perf_counter() - began])
-            raise
-
-    def _note(self, name: str, **changes: Any) -> None:
-        whole = self._read() | {name: self._entry(name) | changes}
+    def note(self, name: str, hardware: str) -> None:
+        """Note on what a piece of a training runs."""
+        whole = self._read() | {name: {"hardware": hardware}}
         commit(self.path, lambda place: place.write_text(json.dumps(whole), encoding="utf-8"))
 
-    def _entry(self, name: str) -> dict[str, Any]:
-        return self._read().get(name, {"pieces": [], "hardware": ""})
-
-    def _read(self) -> dict[str, Any]:
+    def _read(self) -> dict[str, dict[str, str]]:
         return json.loads(self.path.read_text(encoding="utf-8")) if self.path.is_file() else {}

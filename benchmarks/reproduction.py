@@ -41,6 +41,7 @@ from sidrec.stages.layout import RunFolder
 from sidrec.stages.prepare import prepare
 from sidrec.stages.recipe import load_recipe
 from sidrec.stages.run import run_recipe
+from sidrec.training.record import TrainRecord
 from sidrec.training.watch import CHECKPOINT_SECONDS
 
 DIRTY = "+dirty"
@@ -129,8 +130,9 @@ def one(folder: RunFolder, recipe_name: str, settings: Sequence[str], dataset: s
     name = recommender_name(recipe_name, settings, run.seed)
     recipe = load_recipe(recipe_name, [*settings, *of_rows(recipe_name, settings, run.seed)])
     ledger = Ledger(folder.path / "pieces.json")
-    with ledger.piece(name, gpu_of(run), folder.recommender(name).exists):
-        steps = run_recipe(folder, recipe, run, name=name)
+    if not folder.recommender(name).exists():
+        ledger.note(name, gpu_of(run))
+    steps = run_recipe(folder, recipe, run, name=name)
     scored, recommender = steps[-1].result.artifact, open_artifact(folder.recommender(name), "recommender")
     scores, trained = scored.summary, recommender.summary
     counts = open_artifact(folder.dataset, "dataset").summary
@@ -138,8 +140,8 @@ def one(folder: RunFolder, recipe_name: str, settings: Sequence[str], dataset: s
     bench = Benchmark("")
     for metric in METRICS:
         bench.row(case, variant, value=scores[metric], unit=metric)
-    seconds, gpu = trained["train_seconds"] + sum(ledger.seconds(name)), ledger.hardware(name)
-    bench.row(case, variant, value=seconds, unit=f"{TRAINING}, {gpu}" if gpu else TRAINING)
+    gpu = ledger.hardware(name)
+    bench.row(case, variant, value=trained["train_seconds"], unit=f"{TRAINING}, {gpu}" if gpu else TRAINING)
     for verdict in verdicts(recipe.expected, recipe.evaluation, counts, scores):
         print(verdict)
     made: dict[str, Any] = {"versions": {"sidrec": recommender.manifest["version"]}}
@@ -180,9 +182,9 @@ def where_it_stands(folder: RunFolder, name: str) -> str:
     if folder.recommender(name).exists():
         return f"{what}: trained, not scored yet"
     found = folder.scratch("").glob(f"{name}-*/checkpoints/checkpoint-*")
-    step = max((int(path.name.rpartition("-")[2]) for path in found), default=0)
-    pieces = Ledger(folder.path / "pieces.json").seconds(name)
-    return f"{what}: pieces so far {len(pieces)}, {sum(pieces) / 60:.1f} min; last checkpoint: step {step:,}"
+    step, last = max(((int(path.name.rpartition("-")[2]), path) for path in found), default=(0, None))
+    seconds = 0.0 if last is None else TrainRecord.load(last).seconds
+    return f"{what}: {seconds / 60:.1f} min so far; last checkpoint: step {step:,}"
 
 
 def landmarks(runs: Path) -> set[Path]:

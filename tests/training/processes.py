@@ -1,5 +1,6 @@
 """One process of a training that `torchrun` starts in several: writes what it drew and the weights it ends with."""
 
+import os
 import sys
 from pathlib import Path
 
@@ -24,15 +25,29 @@ class Drawing(Toy):
         return ModelOutput(loss=super().forward(input_ids, attention_mask, labels).loss)
 
 
-def trained() -> dict[str, object]:
-    """What was drawn, the weights before and the weights after."""
+def trained(folder: Path) -> dict[str, object]:
+    """What was drawn, the weights before and after, the best step, and the digest of the start; scratch in a folder.
+
+    Validation gives ever more in the first process, ever less in the others.
+    """
+    rising = os.environ.get("RANK", "0") == "0"
+    figures = iter(range(100) if rising else range(100, 0, -1))
     model = toy(dropout=0.0)
     model.__class__ = Drawing
     start = weights(model)
     Drawing.drawn.clear()
-    train_model(model, Ragged.draw(num=64), CONFIG, RunSettings(device="cpu", seed=5))
-    return {"drawn": list(Drawing.drawn), "start": start, "weights": weights(model)}
+    config = CONFIG.model_copy(update={"patience": 1})
+    run = RunSettings(device="cpu", seed=5, scratch=folder)
+    report = train_model(model, Ragged.draw(num=64), config, run, validate=lambda: {"metric": float(next(figures))})
+    return {
+        "drawn": list(Drawing.drawn),
+        "start": start,
+        "weights": weights(model),
+        "best_step": report.best_step,
+        "digest": (folder / "checkpoints" / "start.json").read_text(),
+    }
 
 
 if __name__ == "__main__":
-    torch.save(trained(), Path(sys.argv[1]))
+    target = Path(sys.argv[1])
+    torch.save(trained(target.parent / "scratch"), target)

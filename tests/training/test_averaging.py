@@ -153,6 +153,23 @@ def test_the_mean_of_the_best_states_is_kept_unless_it_is_worse(value, is_kept):
     assert report.trained_metric == max(0.5, value)
 
 
+def test_the_mean_has_the_buffers_of_the_best_state():
+    """Steps 2 and 4 are averaged and 2 is the best: what it counted stays."""
+    model, told = toy(), iter([0.1, 0.5, 0.2, 0.4, 0.3, 0.6])
+    model.register_buffer("steps", torch.zeros(()))
+    real = model.forward
+
+    def forward(**batch):
+        model.steps += 1
+        return real(**batch)
+
+    model.forward = forward
+    config = TrainingConfig(max_steps=5, batch_size=16, validate_every=1, patience=0, average=2)
+    report = train_model(model, Ragged.draw(), config, RUN, validate=lambda: {"metric": next(told)})
+    assert (report.best_step, report.averaged) == (2, 2)
+    assert model.steps.item() == 2
+
+
 def test_of_equal_states_the_earlier_are_averaged_and_fewer_than_asked_for_are_enough():
     found, seen, report = run_with_values([0.3, 0.5, 0.3, 0.3, 0.2, 0.5], average=2)
     assert torch.allclose(found, (seen[0] + seen[1]) / 2, atol=1e-7)

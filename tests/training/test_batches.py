@@ -89,6 +89,38 @@ def test_pieces_are_cut_from_the_same_steps():
     assert whole == [cut[0] + cut[1], cut[2] + cut[3], cut[4] + cut[5], cut[6]]
 
 
+@dataclass
+class Redrawn(Doubled):
+    """Examples that are longer every epoch, and count how often they are asked for their lengths and drawn."""
+
+    asked: list[str]
+    longer: int = 0
+
+    def __getattribute__(self, name):
+        if name == "lengths":
+            self.asked.append(name)
+            return object.__getattribute__(self, name) + self.longer
+        return object.__getattribute__(self, name)
+
+    def __len__(self):
+        return 40
+
+    def in_epoch(self, seed, epoch):
+        self.asked.append("drawn")
+        return Redrawn(object.__getattribute__(self, "lengths"), self.asked, seed + epoch)
+
+
+def test_an_epoch_is_drawn_once_and_its_lengths_read_once():
+    data = BatchDataset(Redrawn(np.ones(40, int), []), 4, 4, seed=5)
+    data.examples.asked.clear()
+    for epoch in (0, 1):
+        data.batches.epoch = epoch
+        for positions in data.batches:
+            data.__getitems__(positions)
+        assert data.in_epoch(epoch).longer == 5 + epoch
+    assert data.examples.asked == ["drawn", "lengths"] * 2
+
+
 def test_padding_is_counted_by_labels_without_a_mask():
     assert padding_of({"labels": torch.tensor([[1, IGNORE, IGNORE, 2]])}) == (2, 4)
     assert padding_of({"x": torch.ones(3)}) == (0, 1)

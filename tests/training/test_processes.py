@@ -36,6 +36,7 @@ def both(tmp_path_factory):
         for process in started:
             _, errors = process.communicate(timeout=300)
             assert process.returncode == 0, errors
+            assert "reducer" not in errors, "nobody looks for weights without a part in the step"
     finally:
         for process in started:
             process.kill()
@@ -50,8 +51,14 @@ def test_processes_draw_for_themselves_and_train_one_model(both):
     assert torch.equal(first["weights"], second["weights"])
 
 
-def test_the_first_process_draws_what_a_process_alone_draws(both):
+def test_the_first_process_draws_what_a_process_alone_draws(both, tmp_path):
     """And the step is the same, whoever takes which part of the batch."""
-    alone = trained()
+    alone = trained(tmp_path)
     assert alone["drawn"] == both[0]["drawn"]
     torch.testing.assert_close(alone["weights"], both[0]["weights"], rtol=1e-4, atol=1e-5)
+    assert alone["digest"] != both[0]["digest"] == both[1]["digest"], "each has checkpoints of its own kind"
+
+
+def test_the_first_process_decides_which_state_is_kept(both):
+    """By the second one's own figures its first state would be the best, and it would stop."""
+    assert both[0]["best_step"] == both[1]["best_step"] == 12

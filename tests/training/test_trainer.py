@@ -1,6 +1,7 @@
+import json
 import os
 import random
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from types import SimpleNamespace
 
 import numpy as np
@@ -291,7 +292,45 @@ def test_loss_that_is_not_finite_is_an_error():
         train_model(model, Ragged.draw(), CONFIG, RunSettings(device="cpu"))
 
 
+@pytest.mark.parametrize("validated", [False, True])
+def test_weights_that_are_not_finite_are_an_error_though_every_loss_was(validated):
+    optimizer = OptimizerConfig(lr=1e38, warmup_ratio=0, schedule="constant")
+    config = TrainingConfig(max_steps=1, batch_size=16, optimizer=optimizer)
+    validate = (lambda: {"metric": 0.5}) if validated else None
+    with pytest.raises(TrainingError, match=r"after 1 steps there are weights that are no finite numbers[\s\S]*lower"):
+        train_model(toy(), Ragged.draw(), config, RunSettings(device="cpu"), validate=validate)
+
+
+@pytest.mark.parametrize("select", ["metric", "loss"])
+def test_a_validation_figure_that_is_no_number_is_an_error(select):
+    values = iter([float("nan"), 0.3, 0.4])
+    config = CONFIG.model_copy(update={"select": select})
+    with pytest.raises(TrainingError, match="validation after step 5 gave nan"):
+        train_model(toy(), Ragged.draw(), config, RunSettings(device="cpu"), validate=lambda: {"m": next(values)})
+
+
+def test_seconds_of_a_killed_process_count_up_to_its_checkpoint(tmp_path, monkeypatch):
+    monkeypatch.setattr(watch, "CHECKPOINT_SECONDS", 0.0)
+    run = RunSettings(device="cpu", scratch=tmp_path)
+    whole = train_model(toy(), Ragged.draw(), CONFIG, run)
+    (record,) = tmp_path.glob("checkpoints/checkpoint-*/record.json")
+    spent = json.loads(record.read_text())["seconds"]
+    assert 0 < spent < whole.seconds
+    assert whole.seconds_before == 0
+    # As if it had taken an hour.
+    record.write_text(record.read_text().replace(str(spent), "3600.0"))
+    resumed = train_model(toy(), Ragged.draw(), CONFIG, run)
+    assert resumed.seconds_before == 3600
+    assert 3600 < resumed.seconds < 3600 + whole.seconds
+    (again,) = tmp_path.glob("checkpoints/checkpoint-*/record.json")
+    assert json.loads(again.read_text())["seconds"] >= 3600
+    staged = replace(resumed, earlier=(replace(whole, seconds_before=2.5),))
+    assert staged.all_seconds_before == 3602.5
+
+
 def test_bad_requests():
+    with pytest.raises(ConfigError, match=r"training.average: there is no validation to choose 2 states by"):
+        train_model(toy(), Ragged.draw(), CONFIG.model_copy(update={"average": 2}), RunSettings(device="cpu"))
     with pytest.raises(ConfigError, match="16 is not a multiple of 3"):
         train_model(toy(), Ragged.draw(), CONFIG.model_copy(update={"accumulation": 3}), RunSettings(device="cpu"))
     with pytest.raises(ConfigError, match="cannot train on device 'meta'"):

@@ -73,19 +73,17 @@ def recommend(
     if (source is None) != (target is None):
         raise typer.BadParameter("--input FILE and --output FILE belong together")
     asked: dict[str, Any] = {"k": k, "exact": exact, "exclude_seen": not allow_seen}
-    with run_settings(device=device, threads=threads) as run:
+    with run_settings(device=device, threads=threads, together=source is not None) as run:
         if source is not None and target is not None:
             from sidrec.stages.recommend_users import BatchConfig, recommend_users
-            from sidrec.team import launched
 
             columns = {"user_column": user_column, "items_column": items_column}
             settings = BatchConfig(
                 allowed=allow, denied=deny, on_unknown=on_unknown, part_size=part_size, **columns, **asked
             )
-            with launched() as team:
-                report = recommend_users(
-                    path, source, target, settings, run, items=items, force=force, tell=note, team=team
-                )
+            report = recommend_users(
+                path, source, target, settings, run, items=items, force=force, tell=note, team=run.team
+            )
             if report is not None:
                 _tell(report, as_json=as_json)
             return

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from sidrec.config import RunSettings
+    from sidrec.team import Team
 
 __all__ = ["quiet_libraries", "run_settings"]
 
@@ -43,6 +44,10 @@ def run_settings(
         device: `auto`, `cpu`, `cuda`, ….
         threads: CPU threads; 0 leaves the choice to the libraries.
         together: share the work with the other processes that `torchrun` started; the first one shows progress.
+
+    Raises:
+        ConfigError: `torchrun` started several processes, and the work is not shared.
+        TeamError: they do not meet.
     """
     if threads:
         _limit_threads(threads)
@@ -50,11 +55,30 @@ def run_settings(
     from sidrec.cli.progress import open_progress
     from sidrec.config import RunSettings
     from sidrec.progress import Silent
-    from sidrec.team import ALONE, launched
+    from sidrec.team import launched
 
-    processes = launched() if together else nullcontext(ALONE)
+    processes = launched() if together else nullcontext(_alone())
     with open_progress(sys.stderr) as display, listening(display) as progress, processes as team:
         yield RunSettings(seed=seed, device=device, progress=progress if team.leads else Silent(), team=team)
+
+
+def _alone() -> "Team":
+    """A process alone.
+
+    Raises:
+        ConfigError: there are others, each of which would do the whole work and write to the same place.
+    """
+    from sidrec.errors import ConfigError
+    from sidrec.team import ALONE
+
+    size = os.environ.get("WORLD_SIZE", "1")
+    if size != "1":
+        raise ConfigError(
+            f"WORLD_SIZE is {size}, but only 'train', 'evaluate' and 'recommend --input FILE' share their work",
+            where="environment",
+            next="start it without torchrun, or unset WORLD_SIZE",
+        )
+    return ALONE
 
 
 def _limit_threads(threads: int) -> None:

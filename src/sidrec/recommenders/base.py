@@ -16,7 +16,7 @@ from sidrec.data.dataset import Dataset, Examples
 from sidrec.data.sequences import Histories
 from sidrec.decoding.recommendations import BeamConfig, Recommendations, Request
 from sidrec.embeddings.base import ItemEmbeddings
-from sidrec.errors import ConfigError, DataError
+from sidrec.errors import ArtifactError, ConfigError, DataError
 from sidrec.recommenders.recommended import RecommendedList
 from sidrec.registry import load_class
 from sidrec.tokenizers.semantic_ids import SemanticIds
@@ -92,6 +92,11 @@ class Recommender(Part, ABC):
         return False
 
     @property
+    def training_fields(self) -> set[str]:
+        """Fields of the training settings that decide what `fit` makes; if none, validation and seed do not either."""
+        return set(TrainingConfig.model_fields) if self.learns_by_gradient else set()
+
+    @property
     def member_names(self) -> tuple[str, ...]:
         """Names of the trained recommenders of the run that `fit` puts together."""
         return ()
@@ -153,8 +158,18 @@ class Recommender(Part, ABC):
         return None
 
     def save_weights(self, directory: Path) -> None:
-        """Write the weights as a Hugging Face directory."""
+        """Write the weights as a Hugging Face directory.
+
+        Raises:
+            ArtifactError: this is not the first process of a distributed run; transformers writes none in the others.
+        """
         self.model.save_pretrained(directory)
+        if not any(directory.glob("model*.safetensors")):
+            raise ArtifactError(
+                "no weights were written, which only the first process of a distributed run does",
+                where=str(directory),
+                next="save the recommender in that process, or start one process alone",
+            )
 
     def load_weights(self, directory: Path) -> None:
         """Read what `save_weights` wrote; `config`, `catalog` and `semantic_ids` are set already."""

@@ -26,7 +26,7 @@ from sidrec.data.sequences import Histories
 from sidrec.decoding.filters import Filters
 from sidrec.decoding.recommendations import BeamConfig, Recommendations, Request
 from sidrec.embeddings.base import ItemEmbeddings
-from sidrec.errors import DataError, nearest
+from sidrec.errors import ConfigError, DataError, nearest
 from sidrec.progress import Silent
 from sidrec.recommenders.base import Recommender, RecommenderConfig, Validate
 from sidrec.recommenders.candidates import Candidates, lowest, union
@@ -110,6 +110,11 @@ class Ensemble(Recommender):
         return self.config.members
 
     @property
+    def training_fields(self) -> set[str]:
+        """How many validation users weights are found by; nothing where weights are given."""
+        return {"validate_users"} if self.config.weights == "validation" else set()
+
+    @property
     def weights(self) -> FloatArray:
         """float64[J], how much each member counts; of sum 1."""
         return self.model.weights.detach().cpu().numpy().astype(np.float64)
@@ -138,14 +143,20 @@ class Ensemble(Recommender):
         """Put the members together; weights are set, or found on validation users. No member is trained.
 
         Raises:
+            ConfigError: weights are to be found by a loss, which an ensemble does not have.
             DataError: a member is missing, is of another catalogue, or gives no log-probabilities; or weights are to
                 be found on validation users and there are none.
         """
+        given = self.config.weights
+        if given == "validation" and training.select == "loss":
+            raise ConfigError(
+                "training.select: an ensemble has no loss; its weights are found by the primary metric",
+                next="leave out training.select=loss, or set recommender.weights to equal or to numbers",
+            )
         started = time.perf_counter()
         self.members = tuple(_checked(name, members or {}, dataset.catalog) for name in self.config.members)
         self.catalog = dataset.catalog
         self.model = EnsembleModel(EnsembleModelConfig(num_members=len(self.members))).eval()
-        given = self.config.weights
         if not isinstance(given, str):
             self._weigh(np.array(given) / np.sum(given))
         if given != "validation":

@@ -106,7 +106,7 @@ def _request(
     run: RunSettings,
     named: Mapping[str, str | None],
 ) -> Request:
-    """What decides the recommender; training settings, selection and seed only where it learns by gradients."""
+    """What decides the recommender; training settings, selection and seed only where it reads them."""
     dataset = open_artifact(folder.dataset, "dataset")
     parents = {"dataset": dataset}
     needs = {"tokenizer": recommender.needs_semantic_ids, "embeddings": recommender.needs_item_embeddings}
@@ -117,10 +117,10 @@ def _request(
         parents[_member(name)] = member
         check_dataset(member, dataset)
     config: Json = recipe.model_dump(mode="json", include={"recommender"})
-    if recommender.learns_by_gradient:
-        config |= recipe.model_dump(mode="json", include={"training"})
+    if recommender.training_fields:
+        config |= recipe.model_dump(mode="json", include={"training": recommender.training_fields})
         config["selection"] = selection.model_dump(mode="json")
-    seed = run.seed if recommender.learns_by_gradient else 0
+    seed = run.seed if recommender.training_fields else 0
     return {"kind": "recommender", "config": config, "seed": seed, "parents": parents}
 
 
@@ -182,7 +182,9 @@ def _fit(
     if members:
         needed["members"] = {name: Recommender.from_directory(member.path) for name, member in members.items()}
     report = recommender.fit(dataset, training, run, semantic_ids=ids, validate=validate, **needed)
-    # What it costs to have this recommender: the training of its members too.
-    seconds = time.perf_counter() - start + sum(m.summary.get("train_seconds", 0.0) for m in members.values())
-    recommender.save(writer.path)
+    # What it costs to have this recommender: what killed processes did of it, and the training of its members too.
+    seconds = time.perf_counter() - start + report.all_seconds_before
+    seconds += sum(member.summary.get("train_seconds", 0.0) for member in members.values())
+    if run.team.leads:
+        recommender.save(writer.path)
     writer.summary.update(train_seconds=seconds, parameters=recommender.num_parameters, report=report.as_json())

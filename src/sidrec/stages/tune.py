@@ -126,7 +126,7 @@ def _tune(
     validate = validator(dataset, selection, algorithm.config.training.validate_users, run)
     began = time.perf_counter()
     report = algorithm.tune(recommender, dataset, run, validate=validate, embeddings=vectors)
-    seconds = time.perf_counter() - began
+    seconds = time.perf_counter() - began + report.training.all_seconds_before
     recommender.save(writer.path)
     writer.summary.update(
         # What it costs to have this recommender: the start's training too.

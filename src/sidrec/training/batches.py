@@ -4,7 +4,7 @@ Leaves out what an example is: `TrainingExamples.collate` turns positions into t
 """
 
 from collections.abc import Callable, Iterator
-from typing import Any, Protocol, runtime_checkable
+from typing import Any, Protocol, cast
 
 import numpy as np
 import torch
@@ -61,7 +61,6 @@ class TrainingExamples(Protocol):
         ...
 
 
-@runtime_checkable
 class RedrawnExamples(TrainingExamples, Protocol):
     """Examples of which every epoch sees something else."""
 
@@ -145,7 +144,10 @@ class BatchDataset(Dataset[dict[str, torch.Tensor]]):
         self, examples: TrainingExamples, batch_size: int, piece: int, seed: int, process: int = 0, processes: int = 1
     ) -> None:
         self.examples, self.seed = examples, seed
-        redrawn = isinstance(examples, RedrawnExamples)
+        # Not isinstance, which reads the lengths of all examples.
+        redrawn = hasattr(type(examples), "in_epoch")
+        self._redrawn = cast(RedrawnExamples, examples) if redrawn else None
+        self._drawn: tuple[int, TrainingExamples] | None = None
         lengths_in = (lambda epoch: self.in_epoch(epoch).lengths) if redrawn else None
         self.batches = LengthBuckets(examples.lengths, batch_size, piece, seed, process, processes, lengths_in)
         """Which examples share a batch, in the epoch that is set there."""
@@ -155,8 +157,11 @@ class BatchDataset(Dataset[dict[str, torch.Tensor]]):
 
     def in_epoch(self, epoch: int) -> TrainingExamples:
         """The examples as an epoch sees them."""
-        examples = self.examples
-        return examples.in_epoch(self.seed, epoch) if isinstance(examples, RedrawnExamples) else examples
+        if self._redrawn is None:
+            return self.examples
+        if self._drawn is None or self._drawn[0] != epoch:
+            self._drawn = epoch, self._redrawn.in_epoch(self.seed, epoch)
+        return self._drawn[1]
 
     def __getitems__(self, positions: list[int]) -> dict[str, torch.Tensor]:
         """The collated batch of these examples; for none, an example marked as idle."""

@@ -33,15 +33,18 @@ def start_digest(
     run: RunSettings,
     frozen: Sequence[FrozenRows] = (),
     loss: object | None = None,
+    processes: int = 1,
 ) -> str:
     """Hash of what decides a training: first weights, their config, examples (or vectors), settings, seed, frozen rows.
 
-    So does the loss, if one is given: a dataclass, which counts by its fields.
+    So do the loss, if one is given (a dataclass, which counts by its fields), and the number of processes that share
+    every step, each of which has a random state of its own.
     """
     config = model.config.to_dict() if isinstance(model, PreTrainedModel) else None
     parts = [model.state_dict(), config, examples, training.model_dump(mode="json"), run.seed]
     parts += [table.rows_N for table in frozen]
     parts += [] if loss is None else [loss]
+    parts += [] if processes == 1 else [processes]
     return digest_of([_contents(part) for part in parts])
 
 

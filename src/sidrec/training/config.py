@@ -46,7 +46,8 @@ class TrainingConfig(Config):
     validate_users: int = Field(default=2000, ge=0)
     """Validation users scored at each validation, drawn once; 0 means all."""
     patience: int = Field(default=5, ge=0)
-    """Validations without a better state before training stops; 0 never stops early."""
+    """Validations without a better state before training stops; 0 never stops early. Where the dataset has no
+    validation part, nothing is validated: training runs to its end, and the last state is kept."""
     select: Literal["metric", "loss"] = "metric"
     """How states are chosen on validation users: by the evaluation's primary metric, or by the loss of the training
     objective on their validation targets, without dropout (as LETTER does). The loss needs no search and is quicker."""
@@ -55,7 +56,7 @@ class TrainingConfig(Config):
     it with 1 − `ema_decay`, the first ones with more. 0 takes the weights as they are."""
     average: int = Field(default=0, ge=0)
     """Best validated states whose mean is tried at the end; it is kept if it validates at least as well as the best
-    of them. Each is held in memory and in every checkpoint. 0 and 1 keep the best one."""
+    of them. Each is held in memory and in every checkpoint. 0 and 1 keep the best one; more need a validation part."""
 
 
 @dataclass(frozen=True)
@@ -64,7 +65,7 @@ class TrainReport:
 
     Attributes:
         steps: optimizer steps taken.
-        seconds: wall-clock seconds spent in this process.
+        seconds: wall-clock seconds, those of processes before this one included.
         examples_per_second: training examples a second, validation not counted.
         padding_share: share of the input positions that were padding, 0 to 1.
         best_metric: best value of the primary validation metric, or of the validation loss where states are chosen by
@@ -77,6 +78,7 @@ class TrainReport:
         trained_metric: its best value after a step, that of the mean of states included; None without validation.
         average_metric: the metric of the mean of the best states; None where none was tried.
         averaged: number of states whose mean was kept; 0 where a single state was.
+        seconds_before: of `seconds`, those of processes before this one, each up to its last checkpoint.
     """
 
     steps: int
@@ -91,6 +93,12 @@ class TrainReport:
     average_metric: float | None = None
     averaged: int = 0
     earlier: tuple["TrainReport", ...] = ()
+    seconds_before: float = 0.0
+
+    @property
+    def all_seconds_before(self) -> float:
+        """Seconds of processes before this one, in this stage of training and those before it."""
+        return self.seconds_before + sum(report.all_seconds_before for report in self.earlier)
 
     @property
     def kept_start(self) -> bool:

@@ -7,12 +7,19 @@ import json
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 
-from safetensors.torch import load_file, save_file
+import torch
+from safetensors import safe_open
+from safetensors.torch import save_file
 from torch import Tensor, nn
 
 __all__ = ["KeptState", "TrainRecord"]
 
 FILE, MOVING = "record.json", "moving_average.safetensors"
+TIED = "tied"
+"""Entry of a file of weights that says which names stand for the weight of another name."""
+
+Place = tuple[torch.device, torch.dtype, int, torch.Size, tuple[int, ...]]
+"""Where a weight lies in memory, and how; the same for tied weights."""
 
 
 @dataclass(frozen=True)
@@ -22,7 +29,7 @@ class KeptState:
     Attributes:
         step: after which it was.
         value: of the figure by which states are chosen; higher is better.
-        weights: its state dict, on the CPU.
+        weights: its state dict, on the CPU; tied weights share memory.
     """
 
     step: int
@@ -32,7 +39,13 @@ class KeptState:
     @classmethod
     def of(cls, step: int, value: float, model: nn.Module) -> "KeptState":
         """The state that a model has now."""
-        weights = {name: weight.detach().to("cpu", copy=True) for name, weight in model.state_dict().items()}
+        copies: dict[Place, Tensor] = {}
+        weights: dict[str, Tensor] = {}
+        for name, weight in model.state_dict().items():
+            place = _place(weight)
+            if place not in copies:
+                copies[place] = weight.detach().to("cpu", copy=True)
+            weights[name] = copies[place]
         return cls(step, value, weights)
 
 
@@ -51,6 +64,7 @@ class TrainRecord:
         mean_value: figure of the mean of the best states, where that was tried.
         averaged: number of states whose mean was kept; 0 where a single state was.
         moving: state of the moving average of the weights; empty where there is none.
+        seconds: wall-clock seconds that processes before this one spent, each up to its last checkpoint.
     """
 
     losses: list[tuple[int, float]] = field(default_factory=list[tuple[int, float]])
@@ -63,6 +77,7 @@ class TrainRecord:
     averaged: int = 0
     kept: list[KeptState] = field(default_factory=list[KeptState])
     moving: dict[str, Tensor] = field(default_factory=dict[str, Tensor])
+    seconds: float = 0.0
 
     @property
     def best(self) -> KeptState | None:
@@ -123,8 +138,8 @@ class TrainRecord:
         """
         plain = json.loads((directory / FILE).read_text(encoding="utf-8"))
         plain["losses"] = [(int(step), float(loss)) for step, loss in plain["losses"]]
-        plain["kept"] = [KeptState(step, value, load_file(directory / _file_of(step))) for step, value in plain["kept"]]
-        moving = load_file(directory / MOVING) if (directory / MOVING).is_file() else {}
+        plain["kept"] = [KeptState(step, value, _read(directory / _file_of(step))) for step, value in plain["kept"]]
+        moving = _read(directory / MOVING) if (directory / MOVING).is_file() else {}
         return cls(**plain, moving=moving)
 
 
@@ -132,5 +147,21 @@ def _file_of(step: int) -> str:
     return f"kept-{step}.safetensors"
 
 
+def _place(weight: Tensor) -> Place:
+    return weight.device, weight.dtype, weight.data_ptr(), weight.shape, weight.stride()
+
+
 def _write(weights: dict[str, Tensor], path: Path) -> None:
-    save_file({name: weight.contiguous() for name, weight in weights.items()}, path)
+    """Write weights, tied ones once."""
+    firsts: dict[Place, str] = {}
+    names = {name: firsts.setdefault(_place(weight), name) for name, weight in weights.items()}
+    tied = {name: first for name, first in names.items() if name != first}
+    save_file({name: weights[name].contiguous() for name in firsts.values()}, path, {TIED: json.dumps(tied)})
+
+
+def _read(path: Path) -> dict[str, Tensor]:
+    """What `_write` wrote, tied weights in the same memory."""
+    with safe_open(path, "pt") as file:
+        weights = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - no mapping
+        tied: dict[str, str] = json.loads((file.metadata() or {}).get(TIED, "{}"))
+    return weights | {name: weights[first] for name, first in tied.items()}

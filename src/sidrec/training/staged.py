@@ -82,4 +82,5 @@ def _taken(model: nn.Module, result: Path, digest: str) -> TrainReport | None:
             return None
         model.load_state_dict({name: file.get_tensor(name) for name in file.keys()})  # noqa: SIM118 - no mapping
     model.eval()
-    return TrainReport.of_json(about["report"])
+    report = TrainReport.of_json(about["report"])
+    return replace(report, seconds_before=report.seconds)

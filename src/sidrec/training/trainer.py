@@ -68,12 +68,18 @@ def train_model(
             `.loss`, the mean over the labels that are not `IGNORE`.
 
     Raises:
-        TrainingError: the loss is not finite.
-        ConfigError: the batch size cannot be cut into the pieces asked for, or there is no such device.
+        TrainingError: loss, validation figure or final weights are not finite.
+        ConfigError: the batch size cannot be cut into the pieces asked for, there is no such device, or states are to
+            be averaged that nothing validates.
         ArtifactError: a checkpoint cannot be written.
     """
     if not len(examples):
         raise TrainingError("there are no training examples", expected="at least one", next="check the split")
+    if training.average > 1 and validate is None:
+        raise ConfigError(
+            f"training.average: there is no validation to choose {training.average} states by",
+            next="set training.average=0, or prepare the dataset with a split that has a validation part",
+        )
     started = time.perf_counter()
     with (
         ExitStack() as held,
@@ -85,7 +91,7 @@ def train_model(
             held.enter_context(table.held())
         arguments, checkpoint = _arguments(training, run, folder), None
         if run.scratch is not None:
-            digest = start_digest(model, examples, training, run, frozen, loss)
+            digest = start_digest(model, examples, training, run, frozen, loss, arguments.world_size)
             with arguments.main_process_first(local=False):
                 checkpoint = find_checkpoint(folder, digest)
         trainer = _Trainer(model, examples, training, run, arguments, validate)
@@ -216,10 +222,11 @@ class _Trainer(Trainer):
 
     def report(self, seconds: float) -> TrainReport:
         record, spent = self.watch.record, max(self.watch.train_seconds, 1e-9)
-        best, figure = record.best, self.watch.figure
+        best, figure, before = record.best, self.watch.figure, record.seconds
         return TrainReport(
             steps=self.state.global_step,
-            seconds=seconds,
+            seconds=seconds + before,
+            seconds_before=before,
             examples_per_second=self._sum(self.examples_seen) / spent,
             padding_share=self._sum(self.padded) / max(self._sum(self.positions), 1),
             best_metric=figure(best and best.value),
@@ -261,6 +268,8 @@ def _arguments(training: TrainingConfig, run: RunSettings, folder: Path) -> Trai
         remove_unused_columns=False,
         label_names=["labels"],
         dataloader_pin_memory=device == "cuda",
+        # Every weight takes part in every step, so nobody needs to look for those that do not.
+        ddp_find_unused_parameters=False,
     )
     # One process uses one device; several are started by torchrun or accelerate, not by DataParallel.
     arguments._n_gpu = min(arguments.n_gpu, 1)  # pyright: ignore[reportPrivateUsage] - it has no public setting

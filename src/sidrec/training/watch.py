@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable
 from contextlib import nullcontext
 from dataclasses import replace
-from math import ceil
+from math import ceil, isnan
 from pathlib import Path
 from typing import Any
 
@@ -75,6 +75,7 @@ class StepWatch(TrainerCallback):
         self.part: Tensor | float = 0.0
         self.step = 0
         self.train_seconds = self.saved_at = self.resumed_at = 0.0
+        self.began = time.perf_counter()
 
     def add_loss(self, loss: Tensor) -> None:
         """Note a part of the loss of the step in progress."""
@@ -142,7 +143,7 @@ class StepWatch(TrainerCallback):
         self.waiting = []
         for step, loss in enumerate(values, start=first):
             if not -float("inf") < loss < float("inf"):
-                raise _not_finite(step, loss, self.training)
+                raise _not_finite(f"the loss became {loss} at step {step}", self.training)
             self.record.add_loss(step, loss, self.loss_every)
         if values:
             self._tell(len(values), f"loss {values[-1]:.4f}")
@@ -165,6 +166,9 @@ class StepWatch(TrainerCallback):
         if self.num_processes > 1:
             # Others may differ in the last bits, and all must take the same decisions.
             broadcast_object_list(figures)
+        if isnan(figures[0]):
+            # No later figure is greater than it, so that the first state would be kept for good.
+            raise _not_finite(f"validation after step {self.step} gave nan", self.training)
         return self._sign * figures[0]
 
     def figure(self, value: float | None) -> float | None:
@@ -178,16 +182,24 @@ class StepWatch(TrainerCallback):
     def save_record(self, directory: Path) -> None:
         """Write all that a resumed run needs to know of this one into a checkpoint."""
         moving = {} if self.moving is None else self.moving.state()
-        replace(self.record, moving=moving).save(directory)
+        seconds = self.record.seconds + time.perf_counter() - self.began
+        replace(self.record, moving=moving, seconds=seconds).save(directory)
 
     def finish(self) -> None:
-        """Give the model its final state: the best validated one or the mean of several; else the last one."""
+        """Give the model its final state: the best validated one or the mean of several; else the last one.
+
+        Raises:
+            TrainingError: its weights are not finite.
+        """
         self.record.close_losses(self.step)
         best = self.record.best
         if best is not None and not self._keeps_mean(best):
             self.model.load_state_dict(best.weights)
         elif best is None and self.moving is not None:
             self.moving.swap()
+        # The last step comes after the last loss that was looked at.
+        if not all(bool(weight.isfinite().all()) for weight in self.model.parameters()):
+            raise _not_finite(f"after {self.step} steps there are weights that are no finite numbers", self.training)
 
     def _keeps_mean(self, best: KeptState) -> bool:
         """Try the mean of the best states, which the model has afterwards; whether it is to be kept."""
@@ -211,12 +223,12 @@ class StepWatch(TrainerCallback):
             self.advance(steps, note)
 
 
-def _not_finite(step: int, loss: float, training: TrainingConfig) -> TrainingError:
+def _not_finite(what: str, training: TrainingConfig) -> TrainingError:
     lr, norm = training.optimizer.lr, training.optimizer.max_grad_norm
     hint = " or set training.precision=fp32" if training.precision != "fp32" else ""
     return TrainingError(
-        f"the loss became {loss} at step {step}",
+        what,
         where=f"training with optimizer.lr={lr:g}, max_grad_norm={norm:g}, precision={training.precision}",
-        expected="a finite loss",
+        expected="finite numbers",
         next=f"lower training.optimizer.lr (say to {lr / 3:.1g}) or training.optimizer.max_grad_norm{hint}",
     )
