@@ -182,7 +182,7 @@ def test_recipes_start_from_vectors_and_hold_them_first(recipe):
 
 
 def test_without_vectors_it_says_what_is_missing():
-    with pytest.raises(DataError, match=r"starts from vectors of the items[\s\S]*sidrec embed"):
+    with pytest.raises(DataError, match=r"starts from vectors[\s\S]*sidrec embed"):
         sasrec({}).fit(DATASET, QUICK, RUN)
     other = replace(ring(), catalog_digest="of other items")
     with pytest.raises(DataError, match="catalogue and embeddings disagree"):

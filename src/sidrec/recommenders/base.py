@@ -82,9 +82,7 @@ class Recommender(Part, ABC):
 
     def unfitted(self) -> DataError:
         """The error of a use that needs a fitted recommender."""
-        return DataError(
-            f"this '{self.config.kind}' was never fitted", next="call fit, or load one with Recommender.load"
-        )
+        return DataError(f"this '{self.config.kind}' was never fitted", next="call fit, or use Recommender.load")
 
     @property
     def needs_item_embeddings(self) -> bool:
@@ -397,8 +395,6 @@ class Recommender(Part, ABC):
             DataError: there are none, or they belong to another catalogue.
         """
         if item_embeddings is None:
-            raise DataError(
-                f"this '{self.config.kind}' starts from vectors of the items", next="make them with 'sidrec embed'"
-            )
+            raise DataError(f"this '{self.config.kind}' starts from vectors", next="make them with 'sidrec embed'")
         item_embeddings.check_fits(catalog)
         return item_embeddings
