@@ -151,6 +151,7 @@ def test_the_mean_of_the_best_states_is_kept_unless_it_is_worse(value, is_kept):
     assert (report.best_metric, report.best_step) == (0.5, 2)
     assert (report.average_metric, report.averaged) == (value, 3 if is_kept else 0)
     assert report.trained_metric == max(0.5, value)
+    assert report.validations == ((1, 0.1), (2, 0.5), (3, 0.2), (4, 0.4), (5, 0.3))
 
 
 def test_the_mean_has_the_buffers_of_the_best_state():
@@ -248,3 +249,5 @@ def test_killed_and_resumed_equals_uninterrupted(tmp_path, monkeypatch, steps, a
     assert (report.average_metric, report.averaged) == (expected.average_metric, expected.averaged)
     assert expected.average_metric is not None
     assert (report.best_metric, report.best_step) == (expected.best_metric, expected.best_step)
+    assert report.validations == expected.validations
+    assert len(report.validations) >= 2

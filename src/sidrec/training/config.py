@@ -72,6 +72,7 @@ class TrainReport:
             that (so in the fields below); None without validation.
         best_step: step of that value.
         losses: (step, mean training loss since the last entry).
+        validations: (step, metric or loss) of every validation, in their order: the curve.
         earlier: reports of the stages of training before this one, the first one first.
         start_metric: the primary metric before the first step; None unless the start was validated, which is then kept
             (as step 0) where no later state is better.
@@ -88,6 +89,7 @@ class TrainReport:
     best_metric: float | None
     best_step: int
     losses: tuple[tuple[int, float], ...]
+    validations: tuple[tuple[int, float], ...] = ()
     start_metric: float | None = None
     trained_metric: float | None = None
     average_metric: float | None = None
@@ -120,6 +122,7 @@ class TrainReport:
         True
         """
         plain: Json = dict(fields)
-        plain["losses"] = tuple((int(step), float(loss)) for step, loss in fields["losses"])
+        for name in ("losses", "validations"):
+            plain[name] = tuple((int(step), float(value)) for step, value in fields.get(name, ()))
         plain["earlier"] = tuple(cls.of_json(report) for report in fields["earlier"])
         return cls(**plain)

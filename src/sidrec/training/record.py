@@ -55,6 +55,7 @@ class TrainRecord:
 
     Attributes:
         losses: (step, mean loss since the last entry).
+        validations: (step, figure by which states are chosen) of every validation.
         open_losses: losses of the steps since the last entry.
         validated_step: step of the last validation.
         misses: validations since the best one.
@@ -68,6 +69,7 @@ class TrainRecord:
     """
 
     losses: list[tuple[int, float]] = field(default_factory=list[tuple[int, float]])
+    validations: list[tuple[int, float]] = field(default_factory=list[tuple[int, float]])
     open_losses: list[float] = field(default_factory=list[float])
     validated_step: int = 0
     misses: int = 0
@@ -99,6 +101,7 @@ class TrainRecord:
     def add_validation(self, step: int, value: float, model: nn.Module, keep: int = 1) -> None:
         """Note a validation; keep the model's state if it is among the `keep` best so far."""
         self.validated_step = step
+        self.validations.append((step, value))
         if step == 0:
             self.start_value = value
         elif self.trained_value is None or value > self.trained_value:
@@ -137,7 +140,8 @@ class TrainRecord:
         True
         """
         plain = json.loads((directory / FILE).read_text(encoding="utf-8"))
-        plain["losses"] = [(int(step), float(loss)) for step, loss in plain["losses"]]
+        for name in ("losses", "validations"):
+            plain[name] = [(int(step), float(value)) for step, value in plain[name]]
         plain["kept"] = [KeptState(step, value, _read(directory / _file_of(step))) for step, value in plain["kept"]]
         moving = _read(directory / MOVING) if (directory / MOVING).is_file() else {}
         return cls(**plain, moving=moving)

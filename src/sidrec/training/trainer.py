@@ -232,6 +232,7 @@ class _Trainer(Trainer):
             best_metric=figure(best and best.value),
             best_step=self.state.global_step if best is None else best.step,
             losses=tuple(record.losses),
+            validations=self.watch.curve,
             start_metric=figure(record.start_value),
             trained_metric=figure(record.trained_value),
             average_metric=figure(record.mean_value),

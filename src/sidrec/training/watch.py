@@ -176,6 +176,11 @@ class StepWatch(TrainerCallback):
         return None if value is None else self._sign * value
 
     @property
+    def curve(self) -> tuple[tuple[int, float], ...]:
+        """(step, what validation said) of every validation."""
+        return tuple((step, self._sign * value) for step, value in self.record.validations)
+
+    @property
     def _sign(self) -> int:
         return -1 if self.training.select == "loss" else 1
 
