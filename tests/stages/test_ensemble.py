@@ -76,6 +76,26 @@ def test_a_member_that_was_trained_again_makes_it_stale(folder: RunFolder) -> No
     assert not train(folder, load_recipe("ensemble", [*PAIR, "recommender.weights=[1,2]"]), RUN).skipped
 
 
+def test_only_settings_that_it_reads_make_it_stale(folder: RunFolder) -> None:
+    train(folder, load_recipe("ensemble", PAIR), RUN)
+    assert train(folder, load_recipe("ensemble", [*PAIR, "training.max_epochs=3"]), RUN).skipped
+    assert not train(folder, load_recipe("ensemble", [*PAIR, "training.validate_users=3"]), RUN).skipped
+    assert not train(
+        folder, load_recipe("ensemble", [*PAIR, "training.validate_users=3"]), replace(RUN, seed=1)
+    ).skipped
+    equal = [*PAIR, "recommender.weights=equal"]
+    assert not train(folder, load_recipe("ensemble", equal), RUN).skipped
+    assert train(folder, load_recipe("ensemble", [*equal, "training.validate_users=3"]), replace(RUN, seed=1)).skipped
+
+
+def test_weights_are_not_found_by_a_loss(folder: RunFolder) -> None:
+    by_loss = [*PAIR, "training.select=loss"]
+    with pytest.raises(ConfigError, match=r"training.select: an ensemble has no loss[\s\S]*recommender.weights"):
+        train(folder, load_recipe("ensemble", by_loss), RUN)
+    assert not folder.recommender("ensemble").exists()
+    train(folder, load_recipe("ensemble", [*by_loss, "recommender.weights=equal"]), RUN)
+
+
 def test_it_is_evaluated_and_compared_like_any_other(folder: RunFolder) -> None:
     steps = run_recipe(folder, load_recipe("ensemble", PAIR), RUN)
     assert [step.stage for step in steps] == ["train", "evaluate"]

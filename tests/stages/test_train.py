@@ -1,5 +1,6 @@
 """Training as a stage: what it depends on, what it leaves behind, that it serves by itself."""
 
+import json
 import shutil
 from dataclasses import replace
 from pathlib import Path
@@ -17,6 +18,7 @@ from sidrec.stages.recommend import recommend
 from sidrec.stages.run import run_recipe
 from sidrec.stages.train import train
 from sidrec.testing.toy import cycle_dataset, grid_semantic_ids
+from sidrec.training import watch
 
 RUN = RunSettings(device="cpu")
 TINY = [
@@ -218,3 +220,20 @@ def test_recipes_of_one_run_keep_their_own_vectors_and_semantic_ids(tmp_path: Pa
     write_dataset(folder, cycle_dataset(num_users=10))
     run_recipe(folder, two, RUN)
     assert len(folder.names("tokenizer")) == 3, "semantic IDs of the older dataset are replaced"
+
+
+def test_what_a_killed_process_did_is_part_of_the_cost(folder: RunFolder, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(watch, "CHECKPOINT_SECONDS", 0.0)
+    recipe = load_recipe("decoder", TINY)
+
+    def out_of_time(checkpoint: Path) -> None:
+        record = checkpoint / "record.json"
+        record.write_text(json.dumps(json.loads(record.read_text()) | {"seconds": 3600.0}))
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr("sidrec.training.trainer.keep_only", out_of_time)
+        with pytest.raises(KeyboardInterrupt):
+            train(folder, recipe, RUN)
+    summary = train(folder, recipe, RUN).artifact.summary
+    assert 3600 < summary["report"]["seconds"] < summary["train_seconds"] < 3600 + 300

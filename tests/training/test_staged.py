@@ -48,6 +48,8 @@ def test_killed_in_either_stage_and_resumed_equals_uninterrupted(tmp_path, monke
     resumed, reports, passes = two_stages(tmp_path)
     assert torch.equal(weights(whole), weights(resumed))
     assert passes == 2 * STEPS - kill_at, "what was done is not done again"
+    assert (reports[0].seconds_before > 0) is (kill_at == 4 or kill_at >= STEPS)
+    assert (reports[0].seconds_before == reports[0].seconds) is (kill_at >= STEPS), "a finished stage is all before"
     for report, other in zip(reports, expected, strict=True):
         assert report.losses == other.losses
         assert (report.best_metric, report.best_step) == (other.best_metric, other.best_step)
