@@ -127,6 +127,12 @@ CASES = [
         note="codes alone, users, thinned histories",
         learns=LEARNS_ITEM_DECODER,
     ),
+    Case(
+        "item-decoder",
+        fields={**SMALL_ITEM_DECODER, "outputs": "nodes", "label_smoothing": 0.05},
+        note="nodes, smoothed",
+        learns=LEARNS_ITEM_DECODER,
+    ),
     Case("decoder", fields=SMALL_DECODER, learns=LEARNS_DECODER),
     Case("decoder", fields={**SMALL_DECODER, "packed": True}, note="packed", learns=LEARNS_DECODER),
     Case(

@@ -20,6 +20,7 @@ OPTIONS: dict[str, dict[str, Any]] = {
     "tiger": {},
     "decoder": {},
     "item-decoder": {},
+    "item-decoder, nodes": {"outputs": "nodes"},
     "item-decoder, codes alone, users": {"user_tokens": 9, "item_vectors": False},
     "tiger, sums": {"item_inputs": "sum"},
     "tiger, positions": {"item_positions": True},
@@ -110,7 +111,8 @@ class Reference:
             if isinstance(rec, ItemDecoder):
                 # Behind the last position of the prompt, the codes after the path are anything.
                 codes = torch.tensor([[*path, *[0] * (len(words.sizes) - level)]])
-                logits = rec.model(prompt, torch.tensor([prompt.shape[1] - 1]), codes).logits[level][0]
+                place = torch.tensor([prompt.shape[1] - 1])
+                logits = rec.model(prompt, place, codes, tree=rec.tree).logits[level][0]
                 return logits.log_softmax(-1)
             if rec.config.kind == "tiger":
                 decoder = torch.tensor([[words.PAD, *prefix]])

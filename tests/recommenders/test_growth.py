@@ -27,6 +27,8 @@ from sidrec.training.config import TrainingConfig
 OLD, NEW = 60, 9
 BASE = (6, 5)
 NORMALIZE = ("level", "vocabulary", "children")
+STEADY = [kind for kind in VARIANTS if kind != "item-decoder, nodes"]
+"""Variants whose scores of old items stay; where the children of a prefix compete, new ones take their share."""
 
 
 def base_codes(num: int, seed: int) -> np.ndarray:
@@ -57,7 +59,7 @@ def grown_by(recommender: Recommender, num: int = NEW, seed: int = 1) -> tuple[C
 
 @pytest.mark.parametrize("exact", [False, True])
 @pytest.mark.parametrize("normalize", NORMALIZE)
-@pytest.mark.parametrize("kind", VARIANTS)
+@pytest.mark.parametrize("kind", STEADY)
 def test_lists_of_old_items_are_the_same_to_the_bit(kind, normalize, exact):
     recommender = counting(kind, normalize)
     grown = recommender.extended(*grown_by(recommender))
@@ -71,7 +73,7 @@ def test_lists_of_old_items_are_the_same_to_the_bit(kind, normalize, exact):
 
 
 @pytest.mark.parametrize("normalize", ["level", "vocabulary"])
-@pytest.mark.parametrize("kind", VARIANTS)
+@pytest.mark.parametrize("kind", STEADY)
 def test_a_new_item_scores_like_the_last_old_one_of_its_prefix(kind, normalize):
     recommender = counting(kind, normalize)
     grown = recommender.extended(*grown_by(recommender))
@@ -90,7 +92,7 @@ def test_a_new_item_scores_like_the_last_old_one_of_its_prefix(kind, normalize):
     assert grown.max_ties == 1 + (codes[OLD:, :2] == codes[OLD, :2]).all(axis=1).sum()
 
 
-@pytest.mark.parametrize("kind", VARIANTS)
+@pytest.mark.parametrize("kind", STEADY)
 def test_codes_with_a_meaning_stand_for_themselves(kind):
     """Codes drawn at random, as those of `nearest_free`: no level counts, and each item keeps its own path."""
     recommender = make(kind, num_items=OLD)

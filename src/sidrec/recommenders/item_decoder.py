@@ -13,10 +13,12 @@ from pydantic import Field, model_validator
 from torch import Tensor
 from transformers import PreTrainedModel
 
+from sidrec.data.catalog import Catalog
 from sidrec.data.dataset import Dataset, Examples
 from sidrec.data.sequences import Histories
 from sidrec.decoding.recommendations import Normalize
 from sidrec.decoding.scorer import SidScorer
+from sidrec.recommenders.code_tree import CodeTree, NodeLoss
 from sidrec.recommenders.generative import GenerativeConfig, GenerativeRecommender
 from sidrec.recommenders.item_decoder_model import ItemDecoderModel, ItemDecoderModelConfig
 from sidrec.recommenders.item_decoder_scorer import ItemDecoderScorer, last_states
@@ -24,6 +26,7 @@ from sidrec.recommenders.path_log_probs import summed_log_probs
 from sidrec.tasks.item_windows import ItemWindowExamples
 from sidrec.tasks.next_item import Prompts
 from sidrec.tasks.windows import Windows
+from sidrec.tokenizers.semantic_ids import SemanticIds
 from sidrec.tokenizers.vocabulary import CodeVocabulary
 from sidrec.training.batch_loss import LevelLoss
 from sidrec.training.batches import TrainingExamples
@@ -37,6 +40,8 @@ class ItemDecoder(GenerativeRecommender):
 
     model_class = ItemDecoderModel
     model: ItemDecoderModel  # type: ignore[assignment]  # narrows the family's field
+    _tree: CodeTree | None = None
+    """Of the trie that was asked for last."""
 
     class Config(GenerativeConfig):
         """Sizes of the network."""
@@ -59,11 +64,25 @@ class ItemDecoder(GenerativeRecommender):
         item_vectors: bool = True
         """Whether an item is read as the sum of its codes and a vector of its own, instead of its codes alone. What is
         written is codes either way; an item that the model was not trained on is read by its codes."""
+        outputs: Literal["codes", "nodes"] = "codes"
+        """What has output vectors. Of "codes" all of a level compete, whatever stands before them. With "nodes" the
+        children of the prefix in the catalogue compete, and to a code's vector the mean of the own vectors of the
+        items below the child is added: a softmax along the catalogue's tree, whose leaves are the items that are
+        read, as SASRec's table is read and written. It needs `item_vectors`. Items added after training then share
+        the probability of their prefixes, which lowers the scores of its other items."""
 
         @model_validator(mode="after")
         def _heads_divide_width(self) -> Self:
             if self.d_model % self.num_heads:
                 raise ValueError(f"d_model {self.d_model} is not a multiple of num_heads {self.num_heads}")
+            return self
+
+        @model_validator(mode="after")
+        def _nodes_have_items(self) -> Self:
+            if self.outputs == "nodes" and not self.item_vectors:
+                raise ValueError(
+                    "outputs 'nodes' are means of the items' vectors, which item_vectors: false leaves out"
+                )
             return self
 
     @property
@@ -77,9 +96,19 @@ class ItemDecoder(GenerativeRecommender):
         return self.config.item_vectors
 
     @property
-    def loss(self) -> LevelLoss:  # type: ignore[override]  # another objective than the family's
-        """The training objective: cross-entropy of each code among those of its level."""
-        return LevelLoss(self.config.temperature, self.config.label_smoothing)
+    def loss(self) -> LevelLoss | NodeLoss:  # type: ignore[override]  # another objective than the family's
+        """The training objective: cross-entropy of each code among those of its level, or of its prefix."""
+        temperature, smoothing, tree = self.config.temperature, self.config.label_smoothing, self.tree
+        return LevelLoss(temperature, smoothing) if tree is None else NodeLoss(tree, temperature, smoothing)
+
+    @property
+    def tree(self) -> CodeTree | None:
+        """The catalogue's tree, for outputs "nodes"."""
+        if self.config.outputs == "codes":
+            return None
+        if self._tree is None or self._tree.trie is not self.trie:
+            self._tree = CodeTree(self.trie, self.vocabulary.num_items)
+        return self._tree
 
     def new_model(self, vocabulary: CodeVocabulary) -> PreTrainedModel:
         """A network with random weights."""
@@ -96,11 +125,24 @@ class ItemDecoder(GenerativeRecommender):
                 vocab_size=len(vocabulary),
                 level_sizes=list(vocabulary.sizes),
                 first_code=vocabulary.level_range(0)[0],
+                outputs=config.outputs,
+                first_item=vocabulary.first_item,
                 pad_token_id=vocabulary.PAD,
                 bos_token_id=vocabulary.BOS,
                 eos_token_id=vocabulary.EOS,
             )
         )
+
+    def extended(self, catalog: Catalog, semantic_ids: SemanticIds) -> Self:
+        """A recommender of more items with the same weights, which both then share.
+
+        As in `GenerativeRecommender.extended`, except that with outputs "nodes" old items do not keep their scores:
+        a new child of a prefix takes its share of the prefix's probability, so that it can be recommended.
+
+        Raises:
+            DataError: the catalogue does not begin with this one's items and codes, or a level has grown.
+        """
+        return super().extended(catalog, semantic_ids)
 
     def examples(self, dataset: Dataset, pairs: Examples) -> TrainingExamples:
         """One example a window of a user's history, with all targets in it."""
@@ -112,9 +154,12 @@ class ItemDecoder(GenerativeRecommender):
         return self.item_tokens.prompts(histories, max_items=self.config.max_history, begin=True)
 
     def scorer(self, normalize: Normalize) -> SidScorer:
-        """Scorer over the network's weights; over the "vocabulary" means over the codes of a level here."""
+        """Scorer over the network's weights; over the "vocabulary" means over the codes of a level here.
+
+        With outputs "nodes" all means over the children of a prefix.
+        """
         model: Any = self.model
-        return ItemDecoderScorer(model, self.prompts)
+        return ItemDecoderScorer(model, self.prompts, self.tree)
 
     def log_probs(self, histories: Histories, rows_BM: IntArray) -> Tensor:
         """Summed log-probabilities float32[B, M] of the items' codes; arguments as in `Recommender.log_probs`."""
@@ -123,4 +168,10 @@ class ItemDecoder(GenerativeRecommender):
         paths_BML = torch.from_numpy(codes_BML.astype(np.int64)).to(model.device)
         hidden_BMD = hidden_BD[:, None].expand(-1, paths_BML.shape[1], -1)
         states_BMSD = model.spelled(hidden_BMD, paths_BML[..., :-1])
-        return summed_log_probs(model.log_probs, states_BMSD, codes_BML, self.config.search.normalize, self.trie)
+        branches = model.branches(self.tree)
+        nodes = [None] * model.num_levels if branches is None else branches.tree.prefixes(paths_BML)
+
+        def head(states_BMD: Tensor, level: int) -> Tensor:
+            return model.log_probs(states_BMD, nodes[level], level, branches)
+
+        return summed_log_probs(head, states_BMSD, codes_BML, self.config.search.normalize, self.trie)

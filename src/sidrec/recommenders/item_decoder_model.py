@@ -18,6 +18,8 @@ from torch.nn import functional as F
 from transformers import AutoConfig, AutoModel, PreTrainedModel
 from transformers.modeling_outputs import ModelOutput
 
+from sidrec.errors import DataError
+from sidrec.recommenders.code_tree import Branches, CodeTree
 from sidrec.recommenders.sasrec_layers import Block, SASRecModelConfig, Sight
 
 __all__ = ["ItemDecoderModel", "ItemDecoderModelConfig"]
@@ -35,6 +37,10 @@ class ItemDecoderModelConfig(SASRecModelConfig):
     """Token of the first code of the first level; those of all levels follow it."""
     depth_dropout: float = 0.0
     """Dropout rate of the layers that spell codes."""
+    outputs: str = "codes"
+    """What has output vectors: "codes", or "nodes" of the catalogue's tree too."""
+    first_item: int = 0
+    """Token of the first item, whose vectors and all later ones are those of items; read with "nodes" only."""
 
 
 @dataclass
@@ -64,7 +70,8 @@ class ItemDecoderModel(PreTrainedModel):
     """States of items, and logits of the codes of the item after each.
 
     A position's input is the sum of the vectors of its tokens: those of an item's codes and, if there is one, the
-    item's own. The vectors of codes are the output matrix too.
+    item's own. The vectors of codes are the output matrix too, and with outputs "nodes" so are, by way of means, those
+    of items: the model is then called with the catalogue's tree, which is none of its weights.
     """
 
     config_class = ItemDecoderModelConfig
@@ -95,7 +102,12 @@ class ItemDecoderModel(PreTrainedModel):
         return self.tokens
 
     def forward(
-        self, input_ids: Tensor, places: Tensor, codes: Tensor, attention_mask: Tensor | None = None
+        self,
+        input_ids: Tensor,
+        places: Tensor,
+        codes: Tensor,
+        attention_mask: Tensor | None = None,
+        tree: CodeTree | None = None,
     ) -> LevelOutput:
         """Logits of all levels at some places, each level's after the true codes of the levels before it.
 
@@ -104,11 +116,18 @@ class ItemDecoderModel(PreTrainedModel):
             places: int64[P], positions of the flattened batch.
             codes: int64[P, L], the codes of the item behind each place; those of the last level are not read.
             attention_mask: not needed, since padding stands on the right, where nothing sees it.
+            tree: of the catalogue, for outputs "nodes".
+
+        Raises:
+            DataError: there is no tree, and there are outputs "nodes".
         """
         del attention_mask
+        branches = self.branches(tree)
+        nodes = [None] * self.num_levels if branches is None else branches.tree.prefixes(codes)
         hidden_PD = self.read(input_ids).flatten(0, 1)[places]
         states_PSD = self.spelled(hidden_PD, codes[:, :-1])
-        return LevelOutput(logits=tuple(self.logits(states_PSD[:, level], level) for level in range(self.num_levels)))
+        levels = enumerate(zip(states_PSD.unbind(1), nodes, strict=True))
+        return LevelOutput(logits=tuple(self.logits(*parts, level, branches) for level, parts in levels))
 
     @property
     def num_levels(self) -> int:
@@ -138,16 +157,41 @@ class ItemDecoderModel(PreTrainedModel):
         speller: Any = self.spellers[level]
         return speller(states, vectors)
 
-    def logits(self, states: Tensor, level: int) -> Tensor:
-        """Logits float[..., K] of the codes of a level by its states float[..., D]."""
+    def branches(self, tree: CodeTree | None) -> Branches | None:
+        """The tree with output vectors by the items' own; None where only codes have output vectors.
+
+        Raises:
+            DataError: there is no tree, and there are outputs "nodes".
+        """
+        if self.config.outputs == "codes":
+            return None
+        if tree is None:
+            raise DataError(
+                'the model has outputs "nodes", and was given no tree of the catalogue',
+                expected="tree=CodeTree(...)",
+                next="load the whole recommender with Recommender.load, which gives it",
+            )
+        return tree.branches(self.tokens.weight[self.config.first_item :])
+
+    def logits(self, states: Tensor, nodes: Tensor | None, level: int, branches: Branches | None) -> Tensor:
+        """Logits float[..., K] of the codes of a level by its states float[..., D].
+
+        Args:
+            states: before the codes.
+            nodes: int64[...], of the prefixes, read where there are branches.
+            level: of the codes.
+            branches: of `branches`.
+        """
         first, size = self._first(level), self.config.level_sizes[level]
         offset = first - self.config.first_code
         weight_KD, bias_K = self.tokens.weight[first : first + size], self.code_bias[offset : offset + size]
-        return F.linear(self.norm(states), weight_KD, bias_K)
+        states = self.norm(states)
+        logits = F.linear(states, weight_KD, bias_K)
+        return logits if branches is None or nodes is None else branches.logits(logits, states, nodes, level)
 
-    def log_probs(self, states: Tensor, level: int) -> Tensor:
-        """Log-probabilities float32[..., K] over the codes of a level; arguments are those of `logits`."""
-        return self.logits(states, level).float().log_softmax(-1)
+    def log_probs(self, states: Tensor, nodes: Tensor | None, level: int, branches: Branches | None) -> Tensor:
+        """Log-probabilities float32[..., K] of the codes of a level; arguments are those of `logits`."""
+        return self.logits(states, nodes, level, branches).float().log_softmax(-1)
 
     def _first(self, level: int) -> int:
         """Token of the first code of a level."""

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from sidrec.data.sequences import Histories
 from sidrec.decoding.scorer import PromptState
+from sidrec.recommenders.code_tree import CodeTree
 from sidrec.recommenders.item_decoder_model import ItemDecoderModel
 from sidrec.recommenders.model_input import read_prompts
 from sidrec.tasks.next_item import Prompts
@@ -25,46 +26,63 @@ class SpelledState:
 
     Attributes:
         nodes_UMD: of each node; node 0, the empty prefix, is the history's.
+        trie_nodes_UM: int64[U, M], the nodes of the catalogue's tree that they are; 0 where no tree is read.
     """
 
     nodes_UMD: Tensor
+    trie_nodes_UM: Tensor
 
     def select(self, users: Tensor) -> Self:
         """A fresh state, at level 0, of some of the users."""
-        return type(self)(self.nodes_UMD[users, :1])
+        return type(self)(self.nodes_UMD[users, :1], self.trie_nodes_UM[users, :1])
 
     def take(self, users: Tensor) -> Self:
         """The state of some of the users with all of their nodes."""
-        return type(self)(self.nodes_UMD[users])
+        return type(self)(self.nodes_UMD[users], self.trie_nodes_UM[users])
 
 
 class ItemDecoderScorer:
-    """Scores codes with an item decoder, whose log-probabilities are over the codes of the level.
+    """Scores codes with an item decoder: over the codes of the level, with outputs "nodes" over a prefix's children.
 
     Args:
-        model: in evaluation mode.
+        model: in evaluation mode; vectors of nodes are made of its weights as they are now.
         build_prompt: histories → prompts of whole items, padded on either side.
+        tree: of the catalogue, for outputs "nodes".
     """
 
     has_end = False
 
-    def __init__(self, model: ItemDecoderModel, build_prompt: Callable[[Histories], Prompts]) -> None:
+    def __init__(
+        self, model: ItemDecoderModel, build_prompt: Callable[[Histories], Prompts], tree: CodeTree | None = None
+    ) -> None:
         self.model, self._build_prompt = model, build_prompt
+        with torch.no_grad():
+            self._branches = model.branches(tree)
         self.level_sizes = tuple(model.config.level_sizes)
 
     def start(self, histories: Histories) -> SpelledState:
         """Read the histories."""
-        return SpelledState(last_states(self.model, *read_prompts(self.model, self._build_prompt, histories))[:, None])
+        states_UD = last_states(self.model, *read_prompts(self.model, self._build_prompt, histories))
+        return SpelledState(
+            states_UD[:, None], torch.zeros(len(states_UD), 1, dtype=torch.long, device=states_UD.device)
+        )
 
     def step(self, state: PromptState, level: int, parents_UW: Tensor | None, codes_UW: Tensor | None) -> Tensor:
-        """Log-probabilities float32[U, W, K] of the codes of `level` after each prefix."""
+        """Log-probabilities float32[U, W, K] of the codes of `level` after each prefix.
+
+        With outputs "nodes", those of codes that leave the catalogue have next to no probability.
+        """
         assert isinstance(state, SpelledState)
-        states_UWD = state.nodes_UMD
+        states_UWD, nodes_UW = state.nodes_UMD, state.trie_nodes_UM
         if parents_UW is not None and codes_UW is not None:
             index_UWD = parents_UW[..., None].expand(-1, -1, states_UWD.shape[-1])
             states_UWD = self.model.spell(states_UWD.gather(1, index_UWD), codes_UW, level - 1)
+            nodes_UW = nodes_UW.gather(1, parents_UW)
+            if self._branches is not None:
+                nodes_UW = self._branches.tree.child(nodes_UW, codes_UW, level - 1)
             state.nodes_UMD = torch.cat([state.nodes_UMD, states_UWD], dim=1)
-        return self.model.log_probs(states_UWD, level)
+            state.trie_nodes_UM = torch.cat([state.trie_nodes_UM, nodes_UW], dim=1)
+        return self.model.log_probs(states_UWD, nodes_UW, level, self._branches)
 
 
 def last_states(model: ItemDecoderModel, tokens_UTW: Tensor, mask_UT: Tensor) -> Tensor:
