@@ -376,8 +376,7 @@ def _forbidden(path: Path) -> Generator[None]:
 @cache
 def _source_state() -> Json:
     """Commit of the source tree that the library runs from, and whether the library was changed; empty if installed."""
-    package = Path(__file__).resolve().parent
-    root = package.parents[1]
+    package, root = Path(__file__).resolve().parent, Path(__file__).resolve().parents[2]
     if not (root / ".git").exists():
         return {}
     try:
