@@ -94,7 +94,7 @@ def test_a_row_in_pieces_equals_a_row_at_once(
             minutes = float(re.search(r": (\S+) min so far", said).group(1))
             assert minutes // 60 == piece - 1
             assert f"last checkpoint: step {piece}\n" in said
-            (checkpoint,) = (cut / "Beauty" / ".scratch").glob("*/checkpoints/checkpoint-*")
+            (checkpoint,) = (cut / "Beauty" / ".scratch").glob(f"*/checkpoints/checkpoint-{piece}")
             record = json.loads((checkpoint / "record.json").read_text())
             assert record["seconds"] > spent[-1]
             spent.append(record["seconds"])
