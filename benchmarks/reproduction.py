@@ -47,6 +47,7 @@ from sidrec.training.watch import CHECKPOINT_SECONDS
 DIRTY = "+dirty"
 METRICS = ("hit@5", "hit@10", "ndcg@5", "ndcg@10")
 TRAINING = "s training"
+CURVE = "validation"
 PAGE = Path(__file__).parents[1] / "docs" / "assets" / "reproduction.md"
 
 
@@ -142,6 +143,10 @@ def one(folder: RunFolder, recipe_name: str, settings: Sequence[str], dataset: s
         bench.row(case, variant, value=scores[metric], unit=metric)
     gpu = ledger.hardware(name)
     bench.row(case, variant, value=trained["train_seconds"], unit=f"{TRAINING}, {gpu}" if gpu else TRAINING)
+    chosen_by = recipe.evaluation.primary if recipe.training.select == "metric" else "loss"
+    for step, value in trained["report"].get("validations", ()):
+        unit = f"{chosen_by} on validation users after {step} steps"
+        bench.row(f"{dataset}, {CURVE}, seed {run.seed}", variant, value=value, unit=unit)
     for verdict in verdicts(recipe.expected, recipe.evaluation, counts, scores):
         print(verdict)
     made: dict[str, Any] = {"versions": {"sidrec": recommender.manifest["version"]}}
@@ -199,7 +204,7 @@ def table(rows: list[Made]) -> str:
         "|---|---|---:|---:|---:|---:|---:|---:|",
     ]
     for dataset in ("Beauty", "Instruments"):
-        ours = [row for row in rows if row.case.startswith(dataset)]
+        ours = [row for row in rows if row.case.startswith(f"{dataset}, test")]
         for variant in dict.fromkeys(row.variant for row in ours):
             cells = [
                 spread([row.value for row in ours if (row.variant, row.unit) == (variant, unit)]) for unit in METRICS
@@ -214,7 +219,21 @@ def table(rows: list[Made]) -> str:
             if row.dataset == dataset:
                 cells = [f"{value:.4f}" for value in row.values]
                 lines.append(f"| {dataset} | {row.name} | {' | '.join(cells)} | | |")
-    return "\n".join(lines) + "\n"
+    return "\n".join([*lines, *curves(rows)]) + "\n"
+
+
+def curves(rows: list[Made]) -> list[str]:
+    """What validation said during trainings, a line each."""
+    lines: list[str] = []
+    of_curve = [row for row in rows if f", {CURVE}, " in row.case]
+    for case, variant in dict.fromkeys((row.case, row.variant) for row in of_curve):
+        own = [row for row in of_curve if (row.case, row.variant) == (case, variant)]
+        metric, steps = own[0].unit.split()[0], [int(row.unit.split()[-2]) for row in own]
+        points = ", ".join(
+            f"{row.value:.4f}" for _, row in sorted(zip(steps, own, strict=True), key=lambda pair: pair[0])
+        )
+        lines += ["", f"`{variant}`, {case}: {metric} every {min(steps):,} steps {points}."]
+    return lines
 
 
 def earlier(results: Path = RESULTS) -> list[Made]:

@@ -238,3 +238,15 @@ def test_documented_commands_exist(reproduction: ModuleType) -> None:
         wanted = reproduction.arguments(shlex.split(command))
         for row in wanted.rows:
             load_recipe(reproduction.ROWS[row][0], wanted.set)
+
+
+def test_the_curve_of_a_training_stands_below_the_table_in_its_order(reproduction):
+    steps = {20: 0.3, 100: 0.1, 10: 0.25}
+    rows = [
+        reproduction.Made(
+            "Beauty, validation, seed 0", "mine", "", value, f"hit@10 on validation users after {step} steps", 1.0, 0.0
+        )
+        for step, value in steps.items()
+    ]
+    last = reproduction.table(rows).splitlines()[-1]
+    assert last == "`mine`, Beauty, validation, seed 0: hit@10 every 10 steps 0.2500, 0.3000, 0.1000."
