@@ -89,7 +89,7 @@ def test_unknown_items_are_skipped_where_asked(popularity):
 
 def test_never_fitted(tmp_path):
     for use in (lambda one: one.recommend([]), lambda one: one.save(tmp_path), lambda one: one.catalog):
-        with pytest.raises(DataError, match=r"'sasrec' was never fitted[\s\S]*call fit, or load one"):
+        with pytest.raises(DataError, match=r"'sasrec' was never fitted[\s\S]*call fit, or use Recommender.load"):
             use(SASRec())
     with pytest.raises(ArtifactError):
         Recommender.load(tmp_path)
