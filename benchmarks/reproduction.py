@@ -93,7 +93,7 @@ ROWS = {
     for dataset in ("Beauty", "Instruments")
 }
 QUICK = [name for name in ROWS if not name.startswith("letter-tiger")]
-"""Rows that a CPU trains in less than an hour, members before ensembles; the others are run when they are named."""
+"""Rows that are run unless others are named, members before ensembles."""
 
 
 @dataclass(frozen=True)

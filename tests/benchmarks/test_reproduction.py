@@ -160,7 +160,8 @@ def test_finished_rows_outlive_whatever_ends_the_call(
     monkeypatch.setattr(reproduction, "one", one)
     with pytest.raises(MemoryError):
         reproduction.main([*words(tmp_path / "run", tmp_path), "--seeds", "0", "1"])
-    assert set(figures(tmp_path)) == {*reproduction.METRICS, "s training"}
+    curve = {f"loss on validation users after {step} steps" for step in (2, 4, 6)}
+    assert set(figures(tmp_path)) == {*reproduction.METRICS, "s training"} | curve
     assert "| 1 | 0 min |" in (tmp_path / "reproduction.md").read_text()
 
 

@@ -214,3 +214,24 @@ def test_recommenders_that_score_items_say_why_not(cls):
     catalog, ids = grown_by(counting("decoder"))
     with pytest.raises(DataError, match="what it learnt about each of them, which for new ones is nothing"):
         cls().extended(catalog, ids)
+
+
+@pytest.mark.parametrize("kind", VARIANTS)
+def test_a_grown_recommender_that_is_trained_again_knows_all_items(kind):
+    grown = counting(kind).extended(*grown_by(counting(kind)))
+    grown.rank(RAGGED, Request(k=3), RUN)
+    dataset = cycle_dataset(num_items=OLD + NEW)
+    ids = SemanticIds(grown.ids.codes, grown.ids.sizes, dataset.catalog.digest)
+    # The very object of codes that it has already read, for a catalogue of its own training.
+    grown.semantic_ids = ids
+    grown.rank(RAGGED, Request(k=3), RUN)
+    grown.fit(dataset, TrainingConfig(max_steps=1, batch_size=8), RUN, semantic_ids=ids)
+    fresh = type(grown)(**grown.config.model_dump(exclude={"kind"}))
+    fresh.fit(dataset, TrainingConfig(max_steps=1, batch_size=8), RUN, semantic_ids=ids)
+    for ours, theirs in (
+        (grown.item_tokens.table_NL, fresh.item_tokens.table_NL),
+        (grown.item_tokens.own_N, fresh.item_tokens.own_N),
+    ):
+        np.testing.assert_array_equal(ours, theirs)
+    lists = [each.rank(RAGGED, Request(k=5), RUN).scores for each in (grown, fresh)]
+    np.testing.assert_array_equal(*lists)

@@ -229,7 +229,8 @@ class GenerativeRecommender(Recommender):
             DataError: there are no semantic IDs, or they belong to another catalogue.
         """
         self.semantic_ids = self.require_ids(semantic_ids, dataset.catalog)
-        self.catalog, self._trained = dataset.catalog, None
+        # Tables of a grown catalogue may be of the very same codes.
+        self.catalog, self._trained, self._derived = dataset.catalog, None, None
         with isolated_rng(torch_seed(run.seed, "weights", self.config.kind)):
             self.model = self.new_model(self.vocabulary)
         score = None if validate is None else lambda: validate(self)

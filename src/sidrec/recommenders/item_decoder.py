@@ -63,7 +63,8 @@ class ItemDecoder(GenerativeRecommender):
         """Dropout rate of the layers that spell codes: of the codes that were written and of what a layer adds."""
         item_vectors: bool = True
         """Whether an item is read as the sum of its codes and a vector of its own, instead of its codes alone. What is
-        written is codes either way; an item that the model was not trained on is read by its codes."""
+        written is codes either way; an item that the model was not trained on is read with the
+        vector of the trained item that has its codes, and by its codes alone where there is none."""
         outputs: Literal["codes", "nodes"] = "codes"
         """What has output vectors. Of "codes" all of a level compete, whatever stands before them. With "nodes" the
         children of the prefix in the catalogue compete, and to a code's vector the mean of the own vectors of the
@@ -106,8 +107,9 @@ class ItemDecoder(GenerativeRecommender):
         """The catalogue's tree, for outputs "nodes"."""
         if self.config.outputs == "codes":
             return None
-        if self._tree is None or self._tree.trie is not self.trie:
-            self._tree = CodeTree(self.trie, self.vocabulary.num_items)
+        trie, num_items = self.trie, self.vocabulary.num_items
+        if self._tree is None or self._tree.trie is not trie or self._tree.num_items != num_items:
+            self._tree = CodeTree(trie, num_items)
         return self._tree
 
     def new_model(self, vocabulary: CodeVocabulary) -> PreTrainedModel:
