@@ -186,7 +186,9 @@ def where_it_stands(folder: RunFolder, name: str) -> str:
     what = f"{folder.path.name}, {name}"
     if folder.recommender(name).exists():
         return f"{what}: trained, not scored yet"
-    found = folder.scratch("").glob(f"{name}-*/checkpoints/checkpoint-*")
+    # Item vectors are trained before the recommender.
+    scratches = [*folder.scratch("").glob(f"{name}-*"), *folder.scratch("").glob("embed-*")]
+    found = [path for scratch in scratches[:1] for path in scratch.glob("checkpoints/checkpoint-*")]
     step, last = max(((int(path.name.rpartition("-")[2]), path) for path in found), default=(0, None))
     seconds = 0.0 if last is None else TrainRecord.load(last).seconds
     return f"{what}: {seconds / 60:.1f} min so far; last checkpoint: step {step:,}"
@@ -228,11 +230,9 @@ def curves(rows: list[Made]) -> list[str]:
     of_curve = [row for row in rows if f", {CURVE}, " in row.case]
     for case, variant in dict.fromkeys((row.case, row.variant) for row in of_curve):
         own = [row for row in of_curve if (row.case, row.variant) == (case, variant)]
-        metric, steps = own[0].unit.split()[0], [int(row.unit.split()[-2]) for row in own]
-        points = ", ".join(
-            f"{row.value:.4f}" for _, row in sorted(zip(steps, own, strict=True), key=lambda pair: pair[0])
-        )
-        lines += ["", f"`{variant}`, {case}: {metric} every {min(steps):,} steps {points}."]
+        steps = {int(row.unit.split()[-2]): row.value for row in own}
+        points = ", ".join(f"{steps[step]:.4f} after {step:,}" for step in sorted(steps))
+        lines += ["", f"`{variant}`, {case}: {own[0].unit.split()[0]} {points} steps."]
     return lines
 
 

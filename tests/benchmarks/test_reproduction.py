@@ -250,4 +250,6 @@ def test_the_curve_of_a_training_stands_below_the_table_in_its_order(reproductio
         for step, value in steps.items()
     ]
     last = reproduction.table(rows).splitlines()[-1]
-    assert last == "`mine`, Beauty, validation, seed 0: hit@10 every 10 steps 0.2500, 0.3000, 0.1000."
+    assert (
+        last == "`mine`, Beauty, validation, seed 0: hit@10 0.2500 after 10, 0.3000 after 20, 0.1000 after 100 steps."
+    )

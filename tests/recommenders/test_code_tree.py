@@ -14,7 +14,7 @@ from sidrec.decoding.trie import ItemTrie
 from sidrec.errors import ConfigError, DataError
 from sidrec.recommenders import code_tree
 from sidrec.recommenders.base import Recommender
-from sidrec.recommenders.code_tree import NO_CHILD, CodeTree, pair_products
+from sidrec.recommenders.code_tree import NO_CHILD, CodeTree, TreeTensors, pair_products
 from sidrec.recommenders.item_decoder import ItemDecoder
 from sidrec.testing.toy import cycle_dataset
 from sidrec.tokenizers.semantic_ids import SemanticIds
@@ -222,3 +222,14 @@ def test_what_does_not_fit_is_refused():
     recommender = make(KIND)
     with pytest.raises(DataError, match="was given no tree of the catalogue"):
         recommender.model(torch.tensor([[[2]]]), torch.tensor([0]), torch.tensor([[0, 0, 0]]))
+
+
+def test_the_tree_is_made_once(tmp_path, monkeypatch):
+    made = []
+    build = TreeTensors.of
+    monkeypatch.setattr(TreeTensors, "of", lambda *arguments: made.append(arguments) or build(*arguments))
+    make("item-decoder, nodes").save(tmp_path)
+    loaded = ItemDecoder.from_directory(tmp_path)
+    for _ in range(3):
+        loaded.rank(RAGGED, Request(k=3), RUN)
+    assert len(made) == 1

@@ -21,7 +21,7 @@ SEQUENCES = Sequences(np.array([0, 1, 2, 3, 2, 0], np.int32), np.array([0, 4, 6]
 def examples(max_items: int = 5, **fields) -> ItemWindowExamples:
     """All events but the first of both users are targets, except user a's third."""
     targets = Examples(np.array([0, 0, 1], np.int32), np.array([1, 3, 1], np.int32))
-    return ItemWindowExamples(Windows.of(SEQUENCES, targets, max_items), ITEMS, CODES, **fields)
+    return ItemWindowExamples(Windows.of(SEQUENCES, targets, max_items), ITEMS, codes_NL=CODES, **fields)
 
 
 def test_by_hand():
@@ -40,7 +40,7 @@ def test_by_hand():
 
 def test_a_user_token_moves_the_targets():
     named = ItemTokens(ITEMS.table_NL, 0, 1, 2, whole=True, first_user=11, num_users=4, own_N=ITEMS.own_N)
-    plain, users = examples(), ItemWindowExamples(examples().windows, named, CODES)
+    plain, users = examples(), ItemWindowExamples(examples().windows, named, codes_NL=CODES)
     moved, still = users.collate(np.array([0, 1])), plain.collate(np.array([0, 1]))
     assert users.lengths.tolist() == [5, 3]
     assert moved["places"].tolist() == [2, 4, 7]
@@ -56,7 +56,7 @@ def test_every_target_stands_behind_the_item_before_it(augmentation):
     recommender.semantic_ids = random_semantic_ids(dataset.catalog, (30, 2))
     whole = recommender.examples(dataset, dataset.split.train)
     assert isinstance(whole, ItemWindowExamples)
-    thinned = ItemWindowExamples(whole.windows, whole.items, whole.codes_NL, augmentation).in_epoch(1, 2)
+    thinned = ItemWindowExamples(whole.windows, whole.items, augmentation, codes_NL=whole.codes_NL).in_epoch(1, 2)
     batch = thinned.collate(np.arange(len(thinned)))
     first_item = recommender.vocabulary.first_item
     read = batch["input_ids"].flatten(0, 1)[batch["places"], -1] - first_item

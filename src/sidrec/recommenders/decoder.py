@@ -92,7 +92,7 @@ class Decoder(GenerativeRecommender):
         """The begin token, then the codes of the newest items."""
         return self.item_tokens.prompts(histories, max_items=self.config.max_history, begin=True)
 
-    def scorer(self, normalize: Normalize) -> SidScorer:
+    def scorer(self, normalize: Normalize, model: PreTrainedModel | None = None) -> SidScorer:
         """Causal scorer over the Llama's weights."""
-        model: Any = self.model
-        return CausalScorer(model, self.level_token_ids, self.prompts, normalize)
+        searched: Any = self.model if model is None else model
+        return CausalScorer(searched, self.level_token_ids, self.prompts, normalize)

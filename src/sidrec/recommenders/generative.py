@@ -97,8 +97,8 @@ class GenerativeRecommender(Recommender):
         """What the model reads of histories; the same form as in the training examples."""
 
     @abstractmethod
-    def scorer(self, normalize: Normalize) -> SidScorer:
-        """The model as the beam search sees it, with log-probabilities over what `normalize` says."""
+    def scorer(self, normalize: Normalize, model: PreTrainedModel | None = None) -> SidScorer:
+        """The model, or one in its place, as a search sees it; log-probabilities are over what `normalize` says."""
 
     @property
     def ids(self) -> SemanticIds:
@@ -256,9 +256,8 @@ class GenerativeRecommender(Recommender):
         """The best items of every history, by constrained beam search."""
         search = self.search_for(request)
         with self.evaluating(run):
-            searched = copy.copy(self)
-            searched.model = in_precision(self.model, search.precision)
-            return beam_search(searched.scorer(search.normalize), self.trie, histories, request, search, run)
+            scorer = self.scorer(search.normalize, in_precision(self.model, search.precision))
+            return beam_search(scorer, self.trie, histories, request, search, run)
 
     def log_probs(self, histories: Histories, rows_BM: IntArray) -> Tensor:
         """Summed log-probabilities float32[B, M] of the items' codes, normalised as `config.search` says.

@@ -13,7 +13,6 @@ from pydantic import Field, model_validator
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from sidrec.data.catalog import Catalog
 from sidrec.data.dataset import Dataset, Examples
 from sidrec.data.sequences import Histories
 from sidrec.decoding.recommendations import Normalize
@@ -26,7 +25,6 @@ from sidrec.recommenders.path_log_probs import summed_log_probs
 from sidrec.tasks.item_windows import ItemWindowExamples
 from sidrec.tasks.next_item import Prompts
 from sidrec.tasks.windows import Windows
-from sidrec.tokenizers.semantic_ids import SemanticIds
 from sidrec.tokenizers.vocabulary import CodeVocabulary
 from sidrec.training.batch_loss import LevelLoss
 from sidrec.training.batches import TrainingExamples
@@ -135,33 +133,22 @@ class ItemDecoder(GenerativeRecommender):
             )
         )
 
-    def extended(self, catalog: Catalog, semantic_ids: SemanticIds) -> Self:
-        """A recommender of more items with the same weights, which both then share.
-
-        As in `GenerativeRecommender.extended`, except that with outputs "nodes" old items do not keep their scores:
-        a new child of a prefix takes its share of the prefix's probability, so that it can be recommended.
-
-        Raises:
-            DataError: the catalogue does not begin with this one's items and codes, or a level has grown.
-        """
-        return super().extended(catalog, semantic_ids)
-
     def examples(self, dataset: Dataset, pairs: Examples) -> TrainingExamples:
         """One example a window of a user's history, with all targets in it."""
         windows = Windows.of(dataset.sequences, pairs, self.config.max_history)
-        return ItemWindowExamples(windows, self.item_tokens, self.read_codes, self.config.augmentation)
+        return ItemWindowExamples(windows, self.item_tokens, self.config.augmentation, codes_NL=self.read_codes)
 
     def prompts(self, histories: Histories) -> Prompts:
         """The begin token, then the newest items, one position each."""
         return self.item_tokens.prompts(histories, max_items=self.config.max_history, begin=True)
 
-    def scorer(self, normalize: Normalize) -> SidScorer:
+    def scorer(self, normalize: Normalize, model: PreTrainedModel | None = None) -> SidScorer:
         """Scorer over the network's weights; over the "vocabulary" means over the codes of a level here.
 
         With outputs "nodes" all means over the children of a prefix.
         """
-        model: Any = self.model
-        return ItemDecoderScorer(model, self.prompts, self.tree)
+        searched: Any = self.model if model is None else model
+        return ItemDecoderScorer(searched, self.prompts, self.tree)
 
     def log_probs(self, histories: Histories, rows_BM: IntArray) -> Tensor:
         """Summed log-probabilities float32[B, M] of the items' codes; arguments as in `Recommender.log_probs`."""

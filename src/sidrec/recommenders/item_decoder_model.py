@@ -20,7 +20,7 @@ from transformers.modeling_outputs import ModelOutput
 
 from sidrec.errors import DataError
 from sidrec.recommenders.code_tree import Branches, CodeTree
-from sidrec.recommenders.sasrec_layers import Block, SASRecModelConfig, Sight
+from sidrec.recommenders.sasrec_layers import Block, SASRecModelConfig, Sight, draw_weights
 
 __all__ = ["ItemDecoderModel", "ItemDecoderModelConfig"]
 
@@ -90,12 +90,7 @@ class ItemDecoderModel(PreTrainedModel):
         self.post_init()
 
     def _init_weights(self, module: nn.Module) -> None:
-        if isinstance(module, nn.Linear | nn.Embedding):
-            nn.init.normal_(module.weight, std=0.02)
-        if isinstance(module, nn.Linear) and module.bias is not None:  # pyright: ignore[reportUnnecessaryComparison]
-            nn.init.zeros_(module.bias)
-        if isinstance(module, nn.Embedding) and module.padding_idx is not None:
-            nn.init.zeros_(module.weight[module.padding_idx])
+        draw_weights(module)
 
     def get_input_embeddings(self) -> nn.Module:
         """The table of tokens."""

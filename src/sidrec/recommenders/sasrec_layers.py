@@ -12,7 +12,7 @@ from transformers import PreTrainedConfig
 from sidrec.errors import ConfigError
 from sidrec.training.objectives import balance_loss
 
-__all__ = ["HAS_TABLE", "NORMS", "Block", "Experts", "SASRecModelConfig", "Sight", "chosen"]
+__all__ = ["HAS_TABLE", "NORMS", "Block", "Experts", "SASRecModelConfig", "Sight", "chosen", "draw_weights"]
 
 ChoiceT = TypeVar("ChoiceT")
 
@@ -88,6 +88,16 @@ class Sight:
     turn: tuple[Tensor, Tensor] | None
     real_BT: Tensor | None
     begin: bool = False
+
+
+def draw_weights(module: nn.Module) -> None:
+    """Draw a layer's first weights: matrices and tables from a normal distribution, biases and padding 0."""
+    if isinstance(module, nn.Linear | nn.Embedding):
+        nn.init.normal_(module.weight, std=0.02)
+    if isinstance(module, nn.Linear) and module.bias is not None:  # pyright: ignore[reportUnnecessaryComparison]
+        nn.init.zeros_(module.bias)
+    if isinstance(module, nn.Embedding) and module.padding_idx is not None:
+        nn.init.zeros_(module.weight[module.padding_idx])
 
 
 class Block(nn.Module):

@@ -18,7 +18,7 @@ from transformers.modeling_outputs import ModelOutput
 
 from sidrec.config import parse
 from sidrec.errors import ConfigError, DataError
-from sidrec.recommenders.sasrec_layers import HAS_TABLE, NORMS, Block, SASRecModelConfig, Sight, chosen
+from sidrec.recommenders.sasrec_layers import HAS_TABLE, NORMS, Block, SASRecModelConfig, Sight, chosen, draw_weights
 from sidrec.tasks.windows import Windows
 from sidrec.training.item_loss import ObjectiveConfig, item_loss
 from sidrec.training.log_partition import log_partition
@@ -75,10 +75,7 @@ class SASRecModel(PreTrainedModel):
         self.post_init()
 
     def _init_weights(self, module: nn.Module) -> None:
-        if isinstance(module, nn.Linear | nn.Embedding):
-            nn.init.normal_(module.weight, std=0.02)
-        if isinstance(module, nn.Linear) and module.bias is not None:  # pyright: ignore[reportUnnecessaryComparison]
-            nn.init.zeros_(module.bias)
+        draw_weights(module)
 
     @property
     def tables(self) -> list[Tensor]:

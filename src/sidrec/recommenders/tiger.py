@@ -87,7 +87,7 @@ class Tiger(GenerativeRecommender):
         """Codes of the newest items, then the end token."""
         return self.item_tokens.prompts(histories, max_items=self.config.max_history, end=True)
 
-    def scorer(self, normalize: Normalize) -> SidScorer:
+    def scorer(self, normalize: Normalize, model: PreTrainedModel | None = None) -> SidScorer:
         """Encoder-decoder scorer over the T5's weights."""
-        model: Any = self.model
-        return EncoderDecoderScorer(model, self.level_token_ids, self.prompts, normalize)
+        searched: Any = self.model if model is None else model
+        return EncoderDecoderScorer(searched, self.level_token_ids, self.prompts, normalize)

@@ -4,54 +4,32 @@ Beside `SequenceExamples`, where codes are read and learnt one after the other, 
 of its own, a row a target. Leaves out how the model spells codes.
 """
 
-from dataclasses import dataclass, replace
-from typing import Self
+from dataclasses import dataclass, field
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from sidrec.data.sequences import Histories
-from sidrec.tasks.augmentation import WHOLE, Augmentation
-from sidrec.tasks.next_item import ItemTokens
-from sidrec.tasks.windows import Windows
+from sidrec.tasks.next_item import WindowExamples
 from sidrec.types import IntArray
 
 __all__ = ["ItemWindowExamples"]
 
 
 @dataclass(frozen=True)
-class ItemWindowExamples:
-    """One example a window of a user's history: every event but the last is read, targets among them are learnt.
+class ItemWindowExamples(WindowExamples):
+    """Windows of which every event but the last is read, and targets among them are learnt.
 
     Attributes:
-        windows: which events, and which of them are learnt.
-        items: how items are written and read.
         codes_NL: int[N, L], the codes of every item.
-        augmentation: what is left out of the events before a window's last one, as in `SequenceExamples`.
     """
 
-    windows: Windows
-    items: ItemTokens
-    codes_NL: IntArray
-    augmentation: Augmentation = WHOLE
-
-    def __len__(self) -> int:
-        return len(self.windows)
-
-    def in_epoch(self, seed: int, epoch: int) -> Self:
-        """The examples as an epoch of a run sees them."""
-        return replace(self, augmentation=self.augmentation.in_epoch(seed, epoch))
+    codes_NL: IntArray = field(kw_only=True)
 
     @property
     def lengths(self) -> IntArray:
         """int64[P], positions of each example."""
-        return self.augmentation.num_kept(self.windows.sizes - 1) + self._head
-
-    @property
-    def _head(self) -> int:
-        """Positions before the first item."""
-        return 1 + (self.items.num_users > 0)
+        return self.augmentation.num_kept(self.windows.sizes - 1) + self.items.head
 
     def collate(self, positions: IntArray) -> dict[str, Tensor]:
         """The windows at `positions`: `input_ids` and `attention_mask` of what is read, and M targets of all of them.
@@ -59,19 +37,15 @@ class ItemWindowExamples:
         `places` int64[M] says behind which position of the flattened batch each target stands; `codes` int64[M, L] are
         its codes, which are read and, as `labels`, learnt.
         """
-        batch = self.windows.batch(positions)
-        if self.augmentation.is_on:
-            batch = batch.where(self.augmentation.kept(positions, self.windows.sizes[positions] - 1))
+        batch = self.batch(positions)
         # The last event of a window is nobody's history.
         is_read_BT = batch.inside_BT.copy()
         is_read_BT[:, :-1] &= batch.inside_BT[:, 1:]
         is_read_BT[:, -1] = False
-        offsets = np.concatenate([[0], np.cumsum(is_read_BT.sum(axis=1))])
-        histories = Histories(batch.rows_BT[is_read_BT], offsets, self.windows.users[positions])
-        prompts = self.items.prompts(histories, begin=True)
+        prompts = self.prompts(positions, batch, is_read_BT)
         rows, events = np.nonzero(batch.learnt_BT)
         # Event 1 is predicted where event 0 was read, which stands behind the head.
-        places = rows * prompts.tokens_BT.shape[1] + self._head + events - 1
+        places = rows * prompts.tokens_BT.shape[1] + self.items.head + events - 1
         codes = torch.from_numpy(self.codes_NL[batch.rows_BT[rows, events]].astype(np.int64))
         return {
             "input_ids": prompts.tokens_BT,

@@ -16,11 +16,11 @@ from torch import Tensor
 from sidrec.data.dataset import Examples
 from sidrec.data.sequences import Histories, Sequences, positions_within
 from sidrec.tasks.augmentation import WHOLE, Augmentation
-from sidrec.tasks.windows import Windows
+from sidrec.tasks.windows import WindowBatch, Windows
 from sidrec.training.objectives import IGNORE
 from sidrec.types import BoolArray, IntArray
 
-__all__ = ["ItemTokens", "PrefixExamples", "Prompts", "SequenceExamples"]
+__all__ = ["ItemTokens", "PrefixExamples", "Prompts", "SequenceExamples", "WindowExamples"]
 
 
 @dataclass(frozen=True)
@@ -76,6 +76,11 @@ class ItemTokens:
     def span(self) -> int:
         """Positions of an item in a prompt."""
         return 1 if self.whole else self.num_levels
+
+    @property
+    def head(self) -> int:
+        """Positions before the first item of a training example: the begin token and, where users have one, theirs."""
+        return 1 + (self.num_users > 0)
 
     def prompts(self, histories: Histories, *, max_items: int = 0, begin: bool = False, end: bool = False) -> Prompts:
         """The newest items of each history, oldest first, as token ids.
@@ -147,7 +152,8 @@ class PrefixExamples:
         kept = self.examples.cuts.astype(np.int64)
         if self.max_items > 0:
             kept = np.minimum(kept, self.max_items)
-        return self.augmentation.num_kept(kept) * self.items.span + 1 + (self.items.num_users > 0)
+        # An end token instead of a begin token.
+        return self.augmentation.num_kept(kept) * self.items.span + self.items.head
 
     def collate(self, positions: IntArray) -> dict[str, Tensor]:
         """The examples at `positions` as `input_ids`, `attention_mask`, `decoder_input_ids` and `labels`.
@@ -171,8 +177,8 @@ class PrefixExamples:
 
 
 @dataclass(frozen=True)
-class SequenceExamples:
-    """One example a window of a user's history, with all training targets in it.
+class WindowExamples:
+    """One example a window of a user's history, with all training targets in it; how it is written, subclasses say.
 
     Attributes:
         windows: which events, and which of them are learnt.
@@ -192,21 +198,35 @@ class SequenceExamples:
         """The examples as an epoch of a run sees them."""
         return replace(self, augmentation=self.augmentation.in_epoch(seed, epoch))
 
+    def batch(self, positions: IntArray) -> WindowBatch:
+        """The windows at `positions` as this epoch sees them."""
+        batch = self.windows.batch(positions)
+        if not self.augmentation.is_on:
+            return batch
+        return batch.where(self.augmentation.kept(positions, self.windows.sizes[positions] - 1))
+
+    def prompts(self, positions: IntArray, batch: WindowBatch, is_read_BT: BoolArray) -> Prompts:
+        """The events of a batch that are read, as token ids behind the begin token."""
+        offsets = np.concatenate([[0], np.cumsum(is_read_BT.sum(axis=1))])
+        histories = Histories(batch.rows_BT[is_read_BT], offsets, self.windows.users[positions])
+        return self.items.prompts(histories, begin=True)
+
+
+@dataclass(frozen=True)
+class SequenceExamples(WindowExamples):
+    """Windows of which every code is read, and those of targets are learnt where the code before them stands."""
+
     @property
     def lengths(self) -> IntArray:
         """int64[P], tokens of each example."""
         events = self.augmentation.num_kept(self.windows.sizes - 1) + 1
-        return events * self.items.num_levels + 1 + (self.items.num_users > 0)
+        return events * self.items.num_levels + self.items.head
 
     def collate(self, positions: IntArray) -> dict[str, Tensor]:
         """The windows at `positions` as `input_ids`, `attention_mask` and `labels` (codes of targets only)."""
-        batch = self.windows.batch(positions)
-        if self.augmentation.is_on:
-            batch = batch.where(self.augmentation.kept(positions, self.windows.sizes[positions] - 1))
-        offsets = np.concatenate([[0], np.cumsum(batch.inside_BT.sum(axis=1))])
-        histories = Histories(batch.rows_BT[batch.inside_BT], offsets, self.windows.users[positions])
-        prompts = self.items.prompts(histories, begin=True)
-        head = 1 + (self.items.num_users > 0)
-        learnt = np.pad(np.repeat(batch.learnt_BT, self.items.num_levels, axis=1), ((0, 0), (head, 0)))
+        batch = self.batch(positions)
+        prompts = self.prompts(positions, batch, batch.inside_BT)
+        learnt = np.repeat(batch.learnt_BT, self.items.num_levels, axis=1)
+        learnt = np.pad(learnt, ((0, 0), (self.items.head, 0)))
         labels = prompts.tokens_BT.masked_fill(torch.from_numpy(~learnt), IGNORE)
         return {"input_ids": prompts.tokens_BT, "attention_mask": prompts.mask_BT, "labels": labels}
