@@ -16,8 +16,9 @@ from sidrec.recommenders import code_tree
 from sidrec.recommenders.base import Recommender
 from sidrec.recommenders.code_tree import NO_CHILD, CodeTree, TreeTensors, pair_products
 from sidrec.recommenders.item_decoder import ItemDecoder
-from sidrec.testing.toy import cycle_dataset
+from sidrec.testing.toy import cycle_dataset, random_semantic_ids
 from sidrec.tokenizers.semantic_ids import SemanticIds
+from sidrec.training.config import OptimizerConfig, TrainingConfig
 
 KIND = "item-decoder, nodes"
 SIZES = (5, 4, 6)
@@ -49,7 +50,7 @@ def item_scores(recommender, number):
     with torch.no_grad():
         hidden_D = model.read(prompt.tokens_BT)[0, -1]
         for path in recommender.ids.codes.tolist():
-            states = model.spelled(hidden_D, torch.tensor(path[:-1]))
+            states = model.spelled(hidden_D, torch.tensor(path[:-1]), model.written(recommender.tree))
             steps = [child_log_probs(recommender, state, tuple(path[:at])) for at, state in enumerate(states)]
             found.append(sum(step[code] for step, code in zip(steps, path, strict=True)))
     return np.array(found)
@@ -91,7 +92,7 @@ def test_the_loss_equals_the_walk(temperature, smoothing):
     terms = []
     with torch.no_grad():
         hidden_PD = model.read(batch["input_ids"]).flatten(0, 1)[batch["places"]]
-        states_PSD = model.spelled(hidden_PD, batch["codes"][:, :-1])
+        states_PSD = model.spelled(hidden_PD, batch["codes"][:, :-1], model.written(recommender.tree))
         for states, path in zip(states_PSD, batch["codes"].tolist(), strict=True):
             for level, code in enumerate(path):
                 plain = child_log_probs(recommender, states[level], tuple(path[:level]))
@@ -233,3 +234,32 @@ def test_the_tree_is_made_once(tmp_path, monkeypatch):
     for _ in range(3):
         loaded.rank(RAGGED, Request(k=3), RUN)
     assert len(made) == 1
+
+
+def test_a_batch_of_which_nothing_is_learnt():
+    recommender = make(KIND)
+    none = torch.zeros(0, 3, dtype=torch.long)
+    batch = {"input_ids": torch.full((2, 1, 4), 2), "places": none[:, 0], "codes": none, "labels": none}
+    loss = recommender.loss(recommender.model, batch)
+    loss.backward()
+    assert loss.item() == 0
+    assert not recommender.model.tokens.weight.grad.any()
+
+
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_training_in_pieces_and_in_half_precision_takes_about_the_same_steps(precision):
+    dataset, found = cycle_dataset(num_items=16, num_users=24), []
+    ids = random_semantic_ids(dataset.catalog, (4, 4))
+    for settings in ({}, {"accumulation": 2, "precision": precision}):
+        recommender = ItemDecoder(
+            d_model=16, num_heads=2, num_layers=1, dropout=0.0, depth_dropout=0.0, max_history=4, outputs="nodes"
+        )
+        training = TrainingConfig(max_steps=9, batch_size=24, optimizer=OptimizerConfig(lr=0.01), **settings)
+        report = recommender.fit(dataset, training, RUN, semantic_ids=ids)
+        found.append((torch.tensor(report.losses)[:, 1], recommender.model.tokens.weight.detach()))
+    (plain, weights), (losses, others) = found
+    assert plain[-1] < plain[0]
+    tolerance = 1e-3 if precision == "fp32" else 0.05
+    torch.testing.assert_close(losses, plain, rtol=tolerance, atol=0)
+    assert (others - weights).abs().mean() < tolerance
+    assert weights.dtype == torch.float32

@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+import torch
 
 from sidrec.data.dataset import Examples
 from sidrec.data.sequences import Sequences
@@ -59,7 +60,8 @@ def test_every_target_stands_behind_the_item_before_it(augmentation):
     thinned = ItemWindowExamples(whole.windows, whole.items, augmentation, codes_NL=whole.codes_NL).in_epoch(1, 2)
     batch = thinned.collate(np.arange(len(thinned)))
     first_item = recommender.vocabulary.first_item
-    read = batch["input_ids"].flatten(0, 1)[batch["places"], -1] - first_item
+    read_PW = batch["input_ids"].flatten(0, 1)
+    read = read_PW[batch["places"], -1] - first_item
     learnt = batch["codes"].tolist()
     if augmentation.is_on:
         assert 0 < len(learnt) < len(dataset.split.train)
@@ -68,4 +70,9 @@ def test_every_target_stands_behind_the_item_before_it(augmentation):
         followers = (read + 1) % 30
         assert learnt == recommender.semantic_ids.codes[followers].tolist()
     assert (read >= 0).all(), "behind an item, never behind the begin token"
+    # What is learnt behind an item is what is read next, where the row goes on: here no row's targets are left out.
+    goes_on = torch.cat([read_PW, read_PW[:1]])[batch["places"] + 1, -1] >= first_item
+    assert goes_on.any()
+    following = read_PW[batch["places"][goes_on] + 1, -1] - first_item
+    assert batch["codes"][goes_on].tolist() == recommender.semantic_ids.codes[following].tolist()
     assert thinned.lengths.tolist() == batch["attention_mask"].sum(1).tolist()

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from tests.recommenders.generative_cases import RUN, make
 from tests.tasks.test_next_item import KNOWN, SEQUENCES, pairs, sequence_examples
 
-from sidrec.data.dataset import Examples
+from sidrec.data.dataset import Dataset, Examples, Split
 from sidrec.data.sequences import Sequences
 from sidrec.recommenders.decoder import Decoder
 from sidrec.tasks.augmentation import Augmentation
@@ -40,8 +40,9 @@ def ragged(**fields):
     sequences = Sequences(rows, offsets, [f"user-{number}" for number in range(len(lengths))])
     users = np.repeat(np.arange(len(lengths)), lengths - 1).astype(np.int32)
     cuts = np.concatenate([np.arange(1, length) for length in lengths]).astype(np.int32)
-    dataset = type("Dataset", (), {"sequences": sequences})()
-    padded = recommender.examples(dataset, Examples(users, cuts))
+    none = Examples(users[:0], cuts[:0])
+    dataset = Dataset(recommender.catalog, sequences, Split("by hand", Examples(users, cuts), none, none))
+    padded = recommender.examples(dataset, dataset.split.train)
     packed = PackedExamples.of(padded)
     return recommender, padded.in_epoch(3, 1), packed.in_epoch(3, 1)
 

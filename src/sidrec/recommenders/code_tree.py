@@ -58,14 +58,10 @@ class CodeTree:
 
     def branches(self, items_ND: Tensor) -> "Branches":
         """The tree with output vectors: the mean of the items below each node, zero where there are none."""
-        arrays = self.on(items_ND.device)
-        # Counted in the same way as the vectors are added up, and never in less than float32.
-        sums = torch.cat([items_ND.float(), torch.ones_like(items_ND[:, :1], dtype=torch.float32)], dim=1)
-        below, means = arrays.leaf_N, list[Tensor]()
-        for level in reversed(range(self.trie.num_levels)):
-            sums = sums.new_zeros(self.trie.num_nodes[level + 1], sums.shape[1]).index_add(0, below, sums)
-            means.append((sums[:, :-1] / sums[:, -1:].clamp(min=1)).to(items_ND.dtype))
-            below = arrays.parents[level]
+        vectors, means = items_ND.float(), list[Tensor]()
+        for bags in reversed(self.on(items_ND.device).bags):
+            vectors = _weighted_sums(vectors, *bags)
+            means.append(vectors.to(items_ND.dtype))
         return Branches(self, tuple(reversed(means)))
 
     def on(self, device: torch.device) -> "TreeTensors":
@@ -86,28 +82,34 @@ class TreeTensors:
 
     Attributes:
         trie: pointers to the children, and their codes.
-        parents: int64[C] a level, the parent of each child.
         keys: int64[C] a level, parent · K + code, which rises from child to child.
-        leaf_N: int64[N], the leaf of each item that has a vector.
+        bags: for the nodes of each level what their means are made of: int64[S] nodes of the level below, or items
+            below the last, int64[C] where each mean's begin, and float32[S] its shares.
     """
 
     trie: TrieTensors
-    parents: tuple[Tensor, ...]
     keys: tuple[Tensor, ...]
-    leaf_N: Tensor
+    bags: tuple[tuple[Tensor, Tensor, Tensor], ...]
 
     @classmethod
     def of(cls, tree: CodeTree, device: str) -> "TreeTensors":
         """The tree's arrays on a device."""
         trie, arrays = tree.trie, TrieTensors.of(tree.trie, device)
         # The trie's pointers have one entry more there, for no node.
-        parents = tuple(
-            torch.arange(len(ptr) - 1, device=device).repeat_interleave(ptr.diff()) for ptr in arrays.child_ptr
-        )
+        counts = [ptr.diff() for ptr in arrays.child_ptr]
+        parents = [torch.arange(len(counts_R), device=device).repeat_interleave(counts_R) for counts_R in counts]
         sized = zip(parents, trie.sizes, arrays.codes, strict=True)
         keys = tuple(parent_C * size + codes_C for parent_C, size, codes_C in sized)
-        leaf_N = torch.from_numpy(trie.nodes_at(trie.num_levels, trie.positions[: tree.num_items]))
-        return cls(arrays, parents, keys, leaf_N.to(device))
+        leaf_N = torch.from_numpy(trie.nodes_at(trie.num_levels, trie.positions[: tree.num_items])).to(device)
+        # From the leaves up: what lies below the nodes of a level, whose those are, and how many items are in each.
+        rows, owners, weights, bags = leaf_N.argsort(stable=True), leaf_N.sort()[0], torch.ones_like(leaf_N), []
+        for level in reversed(range(trie.num_levels)):
+            sizes_C = owners.bincount(minlength=trie.num_nodes[level + 1])
+            items_C = torch.zeros_like(sizes_C).index_add(0, owners, weights)
+            bags.append((rows, sizes_C.cumsum(0) - sizes_C, weights / items_C.clamp(min=1)[owners]))
+            owners, weights = parents[level], items_C
+            rows = torch.arange(len(items_C), device=device)
+        return cls(arrays, keys, tuple(reversed(bags)))
 
 
 @dataclass(frozen=True)

@@ -22,7 +22,7 @@ from sidrec.errors import DataError
 from sidrec.recommenders.code_tree import Branches, CodeTree
 from sidrec.recommenders.sasrec_layers import Block, SASRecModelConfig, Sight, draw_weights
 
-__all__ = ["ItemDecoderModel", "ItemDecoderModelConfig"]
+__all__ = ["ItemDecoderModel", "ItemDecoderModelConfig", "Written"]
 
 
 class ItemDecoderModelConfig(SASRecModelConfig):
@@ -48,6 +48,23 @@ class LevelOutput(ModelOutput):
     """For each level the logits float[P, K] of its codes."""
 
     logits: tuple[Tensor, ...] = ()
+
+
+@dataclass(frozen=True)
+class Written:
+    """Vectors of what is written, taken from the table of tokens once a pass: each slice costs a gradient of its size.
+
+    Attributes:
+        codes: float[K, D] of each level.
+        branches: the catalogue's tree with vectors, by the items' own; None where only codes have output vectors.
+    """
+
+    codes: tuple[Tensor, ...]
+    branches: Branches | None
+
+    def prefixes(self, codes: Tensor) -> Sequence[Tensor | None]:
+        """For each level the nodes int64[...] before its code on paths int64[..., L]; None where there is no tree."""
+        return [None] * len(self.codes) if self.branches is None else self.branches.tree.prefixes(codes)
 
 
 class Speller(nn.Module):
@@ -117,17 +134,11 @@ class ItemDecoderModel(PreTrainedModel):
             DataError: there is no tree, and there are outputs "nodes".
         """
         del attention_mask
-        branches = self.branches(tree)
-        nodes = [None] * self.num_levels if branches is None else branches.tree.prefixes(codes)
+        written = self.written(tree)
         hidden_PD = self.read(input_ids).flatten(0, 1)[places]
-        states_PSD = self.spelled(hidden_PD, codes[:, :-1])
-        levels = enumerate(zip(states_PSD.unbind(1), nodes, strict=True))
-        return LevelOutput(logits=tuple(self.logits(*parts, level, branches) for level, parts in levels))
-
-    @property
-    def num_levels(self) -> int:
-        """L."""
-        return len(self.config.level_sizes)
+        states_PSD = self.spelled(hidden_PD, codes[:, :-1], written)
+        levels = enumerate(zip(states_PSD.unbind(1), written.prefixes(codes), strict=True))
+        return LevelOutput(logits=tuple(self.logits(*parts, level, written) for level, parts in levels))
 
     def read(self, tokens_BTW: Tensor) -> Tensor:
         """States float[B, T, D] of all positions, each of which sees itself and those before it."""
@@ -139,58 +150,57 @@ class ItemDecoderModel(PreTrainedModel):
             states, _ = block(states, Sight(mask=None, turn=None, real_BT=None))
         return states
 
-    def spelled(self, hidden: Tensor, codes: Tensor) -> Tensor:
-        """States float[..., S + 1, D] before each of S codes int64[..., S] and behind the last; S < L."""
-        states = [hidden]
-        for level in range(codes.shape[-1]):
-            states.append(self.spell(states[-1], codes[..., level], level))
-        return torch.stack(states, dim=-2)
-
-    def spell(self, states: Tensor, codes: Tensor, level: int) -> Tensor:
-        """The states float[..., D] of the next level, after the codes int64[...] of this one."""
-        vectors = self.tokens(codes + self._first(level)) * self.config.hidden_size**0.5
-        speller: Any = self.spellers[level]
-        return speller(states, vectors)
-
-    def branches(self, tree: CodeTree | None) -> Branches | None:
-        """The tree with output vectors by the items' own; None where only codes have output vectors.
+    def written(self, tree: CodeTree | None) -> Written:
+        """The vectors of codes, and with outputs "nodes" those of the catalogue's tree.
 
         Raises:
             DataError: there is no tree, and there are outputs "nodes".
         """
+        sizes, first_code, first_item = self.config.level_sizes, self.config.first_code, self.config.first_item
+        weight = self.tokens.weight
         if self.config.outputs == "codes":
-            return None
+            _, *codes, _ = weight.split([first_code, *sizes, len(weight) - first_code - sum(sizes)])
+            return Written(tuple(codes), None)
         if tree is None:
             raise DataError(
                 'the model has outputs "nodes", and was given no tree of the catalogue',
                 expected="tree=CodeTree(...)",
                 next="load the whole recommender with Recommender.load, which gives it",
             )
-        return tree.branches(self.tokens.weight[self.config.first_item :])
+        between = first_item - first_code - sum(sizes)
+        _, *codes, _, items_ND = weight.split([first_code, *sizes, between, len(weight) - first_item])
+        return Written(tuple(codes), tree.branches(items_ND))
 
-    def logits(self, states: Tensor, nodes: Tensor | None, level: int, branches: Branches | None) -> Tensor:
+    def spelled(self, hidden: Tensor, codes: Tensor, written: Written) -> Tensor:
+        """States float[..., S + 1, D] before each of S codes int64[..., S] and behind the last; S < L."""
+        states = [hidden]
+        for level in range(codes.shape[-1]):
+            states.append(self.spell(states[-1], codes[..., level], level, written))
+        return torch.stack(states, dim=-2)
+
+    def spell(self, states: Tensor, codes: Tensor, level: int, written: Written) -> Tensor:
+        """The states float[..., D] of the next level, after the codes int64[...] of this one."""
+        vectors = F.embedding(codes, written.codes[level]) * self.config.hidden_size**0.5
+        speller: Any = self.spellers[level]
+        return speller(states, vectors)
+
+    def logits(self, states: Tensor, nodes: Tensor | None, level: int, written: Written) -> Tensor:
         """Logits float[..., K] of the codes of a level by its states float[..., D].
 
         Args:
             states: before the codes.
-            nodes: int64[...], of the prefixes, read where there are branches.
+            nodes: int64[...], of the prefixes, read where there is a tree.
             level: of the codes.
-            branches: of `branches`.
+            written: of `written`.
         """
-        first, size = self._first(level), self.config.level_sizes[level]
-        offset = first - self.config.first_code
-        weight_KD, bias_K = self.tokens.weight[first : first + size], self.code_bias[offset : offset + size]
-        states = self.norm(states)
-        logits = F.linear(states, weight_KD, bias_K)
+        sizes, states = self.config.level_sizes, self.norm(states)
+        bias_K = self.code_bias[sum(sizes[:level]) : sum(sizes[: level + 1])]
+        logits, branches = F.linear(states, written.codes[level], bias_K), written.branches
         return logits if branches is None or nodes is None else branches.logits(logits, states, nodes, level)
 
-    def log_probs(self, states: Tensor, nodes: Tensor | None, level: int, branches: Branches | None) -> Tensor:
+    def log_probs(self, states: Tensor, nodes: Tensor | None, level: int, written: Written) -> Tensor:
         """Log-probabilities float32[..., K] of the codes of a level; arguments are those of `logits`."""
-        return self.logits(states, nodes, level, branches).float().log_softmax(-1)
-
-    def _first(self, level: int) -> int:
-        """Token of the first code of a level."""
-        return self.config.first_code + sum(self.config.level_sizes[:level])
+        return self.logits(states, nodes, level, written).float().log_softmax(-1)
 
 
 AutoConfig.register(ItemDecoderModelConfig.model_type, ItemDecoderModelConfig, exist_ok=True)

@@ -1,0 +1,67 @@
+"""Padding of the decoder's batches: windows of similar length in one row each, and packed; and what thinning leaves.
+
+Counts, no times: the batches of one epoch at `max_history: 50` with four codes an item, of histories with the lengths
+of review data, as `training.py` makes them (five targets a user in the middle, a long tail). They are the same on any
+machine.
+"""
+
+import argparse
+from pathlib import Path
+
+import numpy as np
+
+from harness import RESULTS, Benchmark
+from sidrec.data.dataset import Dataset
+from sidrec.recommenders.decoder import Decoder
+from sidrec.testing.toy import random_semantic_ids
+from sidrec.training.batches import BatchDataset, num_targets, padding_of
+from training import SIZES, make_dataset
+
+HISTORY = 50
+THINNED = {
+    "history_dropout: 0.1": {"history_dropout": 0.1},
+    "subsequences: true": {"subsequences": True},
+    "history_dropout: 0.1, subsequences: true": {"history_dropout": 0.1, "subsequences": True},
+}
+
+
+def epoch(dataset: Dataset, batch_size: int, **fields: bool | float) -> tuple[float, int, int]:
+    """Share of padding, tokens of the largest batch and targets of one epoch of a decoder with these settings."""
+    decoder = Decoder(max_history=HISTORY, **fields)
+    decoder.catalog, decoder.semantic_ids = dataset.catalog, random_semantic_ids(dataset.catalog, SIZES)
+    data = BatchDataset(decoder.examples(dataset, dataset.split.train), batch_size, batch_size, seed=0)
+    batches = [data.__getitems__(positions) for positions in data.batches]
+    padding, cells = np.array([padding_of(batch) for batch in batches]).T
+    return (
+        padding.sum() / cells.sum(),
+        int(cells.max()),
+        sum(int(num_targets(batch)) // len(SIZES) for batch in batches),
+    )
+
+
+def main() -> None:
+    """Count and write the results."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--targets", type=int, nargs="+", default=[8_192, 65_536], help="of an epoch")
+    parser.add_argument("--batches", type=int, nargs="+", default=[26, 256], help="windows in a batch")
+    parser.add_argument("--results", type=Path, default=RESULTS, help="folder of the result file")
+    arguments = parser.parse_args()
+    benchmark = Benchmark("packing")
+    for targets in arguments.targets:
+        dataset = make_dataset(targets)
+        windows = len(np.unique(dataset.split.train.users))
+        for size in arguments.batches:
+            case = f"{targets:,} targets of {windows:,} users, {size} windows a batch"
+            for name, packed in (("similar lengths", False), ("packed", True)):
+                share, largest, _ = epoch(dataset, size, packed=packed)
+                benchmark.row(case, name, value=100 * share, unit="% of all tokens are padding")
+                benchmark.row(case, name, value=largest, unit="tokens in the largest batch")
+    size, targets = arguments.batches[0], arguments.targets[-1]
+    for name, fields in THINNED.items():
+        _, _, learnt = epoch(make_dataset(targets), size, **fields)
+        benchmark.row(f"{targets:,} targets, one epoch", name, value=100 * learnt / targets, unit="% of targets learnt")
+    benchmark.save(arguments.results)
+
+
+if __name__ == "__main__":
+    main()
