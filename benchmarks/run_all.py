@@ -11,7 +11,7 @@ from pathlib import Path
 from harness import RESULTS, table
 
 HERE = Path(__file__).resolve().parent
-NOT_SCRIPTS = ("harness", "pieces", "run_all")
+NOT_SCRIPTS = ("ablation", "harness", "pieces", "run_all")
 
 
 def scripts() -> dict[str, Path]:
