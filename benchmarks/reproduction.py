@@ -85,6 +85,7 @@ PUBLISHED = (
         (0.0651, 0.0777, 0.0556, 0.0596),
     ),
 )
+DATA = "set SIDREC_DATA to the folder that holds letter/Beauty and letter/Instruments"
 STUCK = f"""error: nothing came of this piece, and the same would come of the next
   next: give more --minutes; a checkpoint is written every {CHECKPOINT_SECONDS:.0f} s, and scoring is not cut up"""
 ROWS = {
@@ -247,10 +248,10 @@ def earlier(results: Path = RESULTS) -> list[Made]:
 def arguments(words: Sequence[str] | None) -> Any:
     """The options of the command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--rows", nargs="+", choices=list(ROWS), default=QUICK)
-    parser.add_argument("--seeds", type=int, nargs="+", default=[0])
+    parser.add_argument("--rows", nargs="+", choices=list(ROWS), default=QUICK, metavar="ROW", help=f"of {list(ROWS)}")
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0], help="each is a training of every row")
     parser.add_argument("--run", type=Path, help="folder that keeps runs and checkpoints")
-    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--threads", type=int, default=1, help="of the CPU")
     parser.add_argument("--device", default="auto", help="auto, cpu or cuda")
     parser.add_argument("--set", nargs="+", default=[], metavar="KEY=VALUE", help="settings laid over the recipes")
     parser.add_argument("--minutes", type=float, help="stop after so long; needs --run")
@@ -283,6 +284,7 @@ def run_rows(wanted: Any, data: Path, runs: Path, keep: Callable[[list[Made]], N
             if landmarks(runs) == before:
                 print(STUCK, file=sys.stderr)
                 return 1
+            print("run the same command again to go on")
             return UNFINISHED
     return 0
 
@@ -291,9 +293,12 @@ def main(words: Sequence[str] | None = None) -> int:
     """Run, print, write the results and the table of the documentation; the exit code."""
     wanted = arguments(words)
     data = Path(os.environ.get("SIDREC_DATA", "")) / "letter"
-    if "SIDREC_DATA" not in os.environ or not data.is_dir():
-        print("SKIPPED: set SIDREC_DATA to the folder that holds letter/Beauty and letter/Instruments")
+    if "SIDREC_DATA" not in os.environ and wanted.rows is QUICK:
+        print(f"SKIPPED: {DATA}")
         return 0
+    if not all((data / ROWS[row][1]).is_dir() for row in wanted.rows):
+        print(f"error: no data in {data}\n  next: {DATA}", file=sys.stderr)
+        return 2
     done: list[Made] = []
 
     def keep(rows: list[Made]) -> None:

@@ -253,3 +253,20 @@ def test_the_curve_of_a_training_stands_below_the_table_in_its_order(reproductio
     assert (
         last == "`mine`, Beauty, validation, seed 0: hit@10 0.2500 after 10, 0.3000 after 20, 0.1000 after 100 steps."
     )
+
+
+def test_without_data_nothing_seems_to_be_finished(
+    reproduction: ModuleType, tmp_path: Path, monkeypatch, capsys
+) -> None:
+    command = words(tmp_path / "run", tmp_path)
+    for folder in (None, str(tmp_path)):
+        if folder is None:
+            monkeypatch.delenv("SIDREC_DATA", raising=False)
+        else:
+            monkeypatch.setenv("SIDREC_DATA", folder)
+        assert reproduction.main(command) == 2
+        assert "next: set SIDREC_DATA to the folder that holds" in capsys.readouterr().err
+    assert reproduction.main([]) == 2, "a folder without the data was named"
+    monkeypatch.delenv("SIDREC_DATA")
+    assert reproduction.main([]) == 0
+    assert "SKIPPED" in capsys.readouterr().out

@@ -6,6 +6,8 @@ from pathlib import Path
 import polars as pl
 import pytest
 
+from sidrec.artifact import open_artifact
+
 DECODER = [f"recommender.{text}" for text in ("d_model=16", "num_heads=2", "d_ff=16", "num_layers=1")]
 
 
@@ -26,6 +28,9 @@ def test_the_whole_way(sidrec, run: Path, tmp_path: Path) -> None:
     assert done.code == 0, done.err
     path = run / "recommenders" / "ensemble"
     assert {member.name for member in (path / "members").iterdir()} == {"sasrec", "coarse", "fine"}
+    shares = open_artifact(path).summary["report"]["member_weights"]
+    assert sum(shares) == pytest.approx(1)
+    assert f"weights: sasrec {shares[0]:.3g}, coarse {shares[1]:.3g}, fine {shares[2]:.3g}" in done.err
     assert sidrec("train", "ensemble", "--run", run, "--json", *settings).json["skipped"]
     done = sidrec("evaluate", path, "--split", "test")
     assert done.code == 0, done.err

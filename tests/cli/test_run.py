@@ -167,3 +167,9 @@ def test_run_says_whether_a_result_lies_in_the_band_of_its_recipe(sidrec, prepar
     assert "BELOW the band" in done.err
     places = [verdict["place"] for verdict in sidrec("run", recipe, "--run", prepared, "--json").json["expected"]]
     assert places == ["inside", "below"]
+    assert "bands: none" not in done.err
+    done = sidrec("run", recipe, "--run", prepared, "evaluation.max_users=5")
+    assert "bands: none with settings laid over the recipe" in done.err
+    recipe.write_text(recipe.read_text().replace("users: ", "users: 9"))
+    done = sidrec("run", recipe, "--run", prepared)
+    assert "bands: none of this dataset and these rules" in done.err

@@ -344,6 +344,8 @@ def test_bad_requests():
         train_model(toy(), Ragged.draw(), CONFIG.model_copy(update={"average": 2}), RunSettings(device="cpu"))
     with pytest.raises(ConfigError, match="16 is not a multiple of 3"):
         train_model(toy(), Ragged.draw(), CONFIG.model_copy(update={"accumulation": 3}), RunSettings(device="cpu"))
+    with pytest.raises(ValueError, match="batch_size 16 is not a multiple of accumulation 3"):
+        TrainingConfig(batch_size=16, accumulation=3)
     with pytest.raises(ConfigError, match="cannot train on device 'meta'"):
         train_model(toy(), Ragged.draw(), CONFIG, RunSettings(device="meta"))
     with pytest.raises(TrainingError, match="no training examples"):

@@ -118,6 +118,9 @@ def print_stage(stage: str, result: "StageResult") -> None:
     if result.artifact.kind == "tokenizer":
         for line in code_lines(result.artifact.summary):
             note(f"  {line}")
+    if weights := result.artifact.summary.get("report", {}).get("member_weights"):
+        members = result.artifact.config["recommender"]["members"]
+        note(f"  weights: {', '.join(f'{name} {share:.3g}' for name, share in zip(members, weights, strict=True))}")
     if "gate" in result.artifact.summary:
         note(f"  {gate_line(result.artifact.summary['gate'])}")
 

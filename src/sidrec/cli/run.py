@@ -58,6 +58,9 @@ def run(
     print_evaluation(scores)
     for verdict in found:
         note(str(verdict))
+    if not found and load_recipe(recipe).expected:
+        withheld = "of this dataset and these rules" if checked.expected else "with settings laid over the recipe"
+        note(f"bands: none {withheld}; those of the recipe as it stands are in 'sidrec recipes show {recipe}'")
 
 
 def add_to(app: typer.Typer) -> None:

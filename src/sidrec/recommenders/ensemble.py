@@ -160,7 +160,7 @@ class Ensemble(Recommender):
         if not isinstance(given, str):
             self._weigh(np.array(given) / np.sum(given))
         if given != "validation":
-            return counted_report(0, time.perf_counter() - started)
+            return self._report(started)
         if validate is None:
             raise DataError(
                 "there are no validation users, by whom weights could be found",
@@ -168,8 +168,11 @@ class Ensemble(Recommender):
                 next="set recommender.weights to equal or to numbers, or prepare the dataset with a validation part",
             )
         start, best = self._fit_weights(validate)
+        return replace(self._report(started), best_metric=best, start_metric=start, trained_metric=best)
+
+    def _report(self, started: float) -> TrainReport:
         report = counted_report(0, time.perf_counter() - started)
-        return replace(report, best_metric=best, start_metric=start, trained_metric=best)
+        return replace(report, member_weights=tuple(self.weights.round(12).tolist()))
 
     def _weigh(self, weights_J: FloatArray) -> None:
         self.model.weights.copy_(torch.from_numpy(weights_J))

@@ -3,7 +3,7 @@
 from dataclasses import asdict, dataclass
 from typing import Literal, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from sidrec.config import Config
 from sidrec.types import Json
@@ -58,6 +58,12 @@ class TrainingConfig(Config):
     """Best validated states whose mean is tried at the end; it is kept if it validates at least as well as the best
     of them. Each is held in memory and in every checkpoint. 0 and 1 keep the best one; more need a validation part."""
 
+    @model_validator(mode="after")
+    def _steps_divide(self) -> Self:
+        if self.batch_size % self.accumulation:
+            raise ValueError(f"batch_size {self.batch_size} is not a multiple of accumulation {self.accumulation}")
+        return self
+
 
 @dataclass(frozen=True)
 class TrainReport:
@@ -79,6 +85,7 @@ class TrainReport:
         trained_metric: its best value after a step, that of the mean of states included; None without validation.
         average_metric: the metric of the mean of the best states; None where none was tried.
         averaged: number of states whose mean was kept; 0 where a single state was.
+        member_weights: shares of an ensemble's members, in their order; empty for all other recommenders.
         seconds_before: of `seconds`, those of processes before this one, each up to its last checkpoint.
     """
 
@@ -94,6 +101,7 @@ class TrainReport:
     trained_metric: float | None = None
     average_metric: float | None = None
     averaged: int = 0
+    member_weights: tuple[float, ...] = ()
     earlier: tuple["TrainReport", ...] = ()
     seconds_before: float = 0.0
 
@@ -124,5 +132,6 @@ class TrainReport:
         plain: Json = dict(fields)
         for name in ("losses", "validations"):
             plain[name] = tuple((int(step), float(value)) for step, value in fields.get(name, ()))
+        plain["member_weights"] = tuple(fields.get("member_weights", ()))
         plain["earlier"] = tuple(cls.of_json(report) for report in fields["earlier"])
         return cls(**plain)

@@ -278,7 +278,8 @@ def _arguments(training: TrainingConfig, run: RunSettings, folder: Path) -> Trai
     if training.batch_size % pieces:
         raise ConfigError(
             f"training.batch_size: {training.batch_size} is not a multiple of {pieces} "
-            f"(training.accumulation={training.accumulation} × {arguments.world_size} processes)"
+            f"(training.accumulation={training.accumulation} × {arguments.world_size} processes)",
+            next="choose a batch_size that is, or start another number of processes",
         )
     arguments.per_device_train_batch_size = training.batch_size // pieces
     arguments.seed = _seed(run, arguments.process_index)
