@@ -36,7 +36,7 @@ def test_light_commands_load_nothing_heavy_and_answer_at_once(arguments: list[st
     assert done.returncode == 0, done.stderr
     assert done.stderr.strip() == "[]"
     assert done.stdout
-    assert seconds < 5 * libraries, "torch alone would be ten times as much"
+    assert seconds < 3.5 * libraries, "usually 2.4 times; torch alone would be ten times as much"
 
 
 def spent(code: str) -> tuple[subprocess.CompletedProcess[str], float]:

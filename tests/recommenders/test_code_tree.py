@@ -26,7 +26,7 @@ NUM = 42
 
 
 def child_log_probs(recommender, state_D, path):
-    """Code → log-probability float64, over the children that a walk over all items finds."""
+    """Code → log-probability float64 with gradients, over the children that a walk over all items finds."""
     model, words, codes = recommender.model, recommender.vocabulary, recommender.ids.codes
     weight, level = model.tokens.weight.double(), len(path)
     below = [row for row, other in enumerate(codes.tolist()) if tuple(other[:level]) == path]
@@ -40,7 +40,7 @@ def child_log_probs(recommender, state_D, path):
         bias = model.code_bias[int(words.offsets[level]) - words.NUM_SPECIAL + code].double()
         logits[code] = normed_D @ vector_D + bias
     total = torch.stack(list(logits.values())).logsumexp(0)
-    return {code: float(logit - total) for code, logit in logits.items()}
+    return {code: logit - total for code, logit in logits.items()}
 
 
 def item_scores(recommender, number):
@@ -50,9 +50,9 @@ def item_scores(recommender, number):
     with torch.no_grad():
         hidden_D = model.read(prompt.tokens_BT)[0, -1]
         for path in recommender.ids.codes.tolist():
-            states = model.spelled(hidden_D, torch.tensor(path[:-1]), model.written(recommender.tree))
+            states = model.spelled(hidden_D, torch.tensor(path[:-1]), model.output_vectors(recommender.tree))
             steps = [child_log_probs(recommender, state, tuple(path[:at])) for at, state in enumerate(states)]
-            found.append(sum(step[code] for step, code in zip(steps, path, strict=True)))
+            found.append(sum(float(step[code]) for step, code in zip(steps, path, strict=True)))
     return np.array(found)
 
 
@@ -85,21 +85,27 @@ def test_searches_and_log_probs_equal_the_walk(normalize):
 
 
 @pytest.mark.parametrize(("temperature", "smoothing"), [(1.0, 0.0), (0.6, 0.2)])
-def test_the_loss_equals_the_walk(temperature, smoothing):
+def test_the_loss_and_its_gradients_equal_the_walk(temperature, smoothing):
     recommender = with_biases(make(KIND, temperature=temperature, label_smoothing=smoothing))
     model, dataset = recommender.model, cycle_dataset(num_items=60)
     batch = recommender.examples(dataset, dataset.split.train).collate(np.arange(4))
-    terms = []
-    with torch.no_grad():
-        hidden_PD = model.read(batch["input_ids"]).flatten(0, 1)[batch["places"]]
-        states_PSD = model.spelled(hidden_PD, batch["codes"][:, :-1], model.written(recommender.tree))
-        for states, path in zip(states_PSD, batch["codes"].tolist(), strict=True):
-            for level, code in enumerate(path):
-                plain = child_log_probs(recommender, states[level], tuple(path[:level]))
-                logps = dict(zip(plain, (torch.tensor(list(plain.values())) / temperature).log_softmax(0), strict=True))
-                even = sum(map(float, logps.values())) / len(logps)
-                terms.append(-(1 - smoothing) * float(logps[code]) - smoothing * even)
-    assert recommender.loss(model, batch).item() == pytest.approx(np.mean(terms), rel=1e-5)
+    hidden_PD = model.read(batch["input_ids"]).flatten(0, 1)[batch["places"]]
+    outputs, terms = model.output_vectors(recommender.tree), []
+    states_PSD = model.spelled(hidden_PD, batch["codes"][:, :-1], outputs)
+    for states, path in zip(states_PSD, batch["codes"].tolist(), strict=True):
+        for level, code in enumerate(path):
+            plain = child_log_probs(recommender, states[level], tuple(path[:level]))
+            logps = dict(zip(plain, (torch.stack(list(plain.values())) / temperature).log_softmax(0), strict=True))
+            even = sum(logps.values()) / len(logps)
+            terms.append(-(1 - smoothing) * logps[code] - smoothing * even)
+    expected, found = torch.stack(terms).mean(), recommender.loss(model, batch)
+    assert found.item() == pytest.approx(expected.item(), rel=1e-5)
+    weights = dict(model.named_parameters())
+    wanted = torch.autograd.grad(expected, list(weights.values()), allow_unused=True)
+    gradients = torch.autograd.grad(found, list(weights.values()), allow_unused=True)
+    for name, one, other in zip(weights, gradients, wanted, strict=True):
+        assert one.abs().max() > 0, name
+        torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-6, msg=lambda text, name=name: f"{name}: {text}")
 
 
 def test_probabilities_of_different_codes_sum_to_1_whatever_the_search_normalises_over():
@@ -120,21 +126,6 @@ def test_an_item_is_written_with_the_vector_that_it_is_read_with():
     plain = make("item-decoder")
     plain.log_probs(RAGGED, np.full((len(RAGGED), 1), target)).sum().backward()
     assert plain.model.tokens.weight.grad[plain.vocabulary.first_item + target].abs().max() == 0
-
-
-def test_the_loss_has_the_gradient_of_its_values():
-    recommender = make(KIND, num_items=20, label_smoothing=0.1)
-    dataset = cycle_dataset(num_items=20)
-    batch = recommender.examples(dataset, dataset.split.train).collate(np.arange(3))
-    weight, step = recommender.model.tokens.weight, 1e-2
-    recommender.loss(recommender.model, batch).backward()
-    direction = weight.grad / weight.grad.norm()
-    values = []
-    with torch.no_grad():
-        for sign in (1, -2, 1):
-            weight += sign * step * direction
-            values.append(recommender.loss(recommender.model, batch).item())
-    assert (values[0] - values[1]) / (2 * step) == pytest.approx(weight.grad.norm().item(), rel=1e-2)
 
 
 @pytest.mark.parametrize("at_once", [1, 12, 2**22])
@@ -163,6 +154,8 @@ def test_nodes_and_means_by_hand():
     branches = tree.branches(torch.tensor([[1.0], [20.0], [3.0], [8.0]]))
     assert branches.vectors[0].tolist() == [[20.0], [4.0], [0.0]], "nothing with a vector is below code 2"
     assert branches.vectors[1].tolist() == [[20.0], [2.0], [8.0], [0.0]]
+    with pytest.raises(DataError, match="5 vectors of items for a tree of 4"):
+        tree.branches(torch.zeros(5, 1))
     logits = branches.logits(torch.full((3, 3), 0.5), torch.tensor([[1.0], [2.0], [3.0]]), torch.tensor([1, 0, 3]), 1)
     assert logits.tolist() == [[2.5, NO_CHILD, 8.5], [NO_CHILD, NO_CHILD, 40.5], [NO_CHILD] * 3]
 
@@ -248,7 +241,8 @@ def test_a_batch_of_which_nothing_is_learnt():
 
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
 def test_training_in_pieces_and_in_half_precision_takes_about_the_same_steps(precision):
-    dataset, found = cycle_dataset(num_items=16, num_users=24), []
+    # Windows of different lengths: pieces of a step do not hold equally many targets.
+    dataset, found = cycle_dataset(num_items=16, num_users=24, length=12), []
     ids = random_semantic_ids(dataset.catalog, (4, 4))
     for settings in ({}, {"accumulation": 2, "precision": precision}):
         recommender = ItemDecoder(
@@ -259,7 +253,7 @@ def test_training_in_pieces_and_in_half_precision_takes_about_the_same_steps(pre
         found.append((torch.tensor(report.losses)[:, 1], recommender.model.tokens.weight.detach()))
     (plain, weights), (losses, others) = found
     assert plain[-1] < plain[0]
-    tolerance = 1e-3 if precision == "fp32" else 0.05
-    torch.testing.assert_close(losses, plain, rtol=tolerance, atol=0)
-    assert (others - weights).abs().mean() < tolerance
+    near, nearer = (1e-5, 1e-6) if precision == "fp32" else (2e-3, 3e-4)
+    torch.testing.assert_close(losses, plain, rtol=near, atol=0)
+    assert (others - weights).abs().mean() < nearer
     assert weights.dtype == torch.float32

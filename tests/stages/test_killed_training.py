@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from tests.stages.test_train import write_dataset, write_ids
-from tests.stages.training_process import AVERAGED, SETTINGS
+from tests.stages.training_process import AVERAGED, NODES, SETTINGS
 
 from sidrec.artifact import open_artifact
 from sidrec.stages.layout import RunFolder
@@ -48,7 +48,11 @@ def kill_after(process: subprocess.Popen, folder: RunFolder, step: int, seconds:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("settings", [SETTINGS, [*SETTINGS, *AVERAGED]], ids=["plain", "averaged and accumulated"])
+@pytest.mark.parametrize(
+    "settings",
+    [SETTINGS, [*SETTINGS, *AVERAGED], NODES],
+    ids=["plain", "averaged and accumulated", "item decoder"],
+)
 def test_killed_three_times_equals_uninterrupted(tmp_path: Path, settings: list[str]) -> None:
     folder, dataset = RunFolder(tmp_path / "run"), cycle_dataset()
     write_dataset(folder, dataset)

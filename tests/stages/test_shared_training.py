@@ -50,6 +50,14 @@ CASES = {
     "tiger": [*TIGER, *COMMON, "training.ema_decay=0.5", "training.average=2"],
     "sasrec": ["recommender.hidden_size=16", *COMMON, "training.select=loss"],
     # Nineteen windows: the second step of an epoch has one, so that one process has none.
+    "item-decoder": [
+        *SMALL_DECODER,
+        *COMMON,
+        "recommender.outputs=nodes",
+        "recommender.depth_dropout=0",
+        "training.batch_size=18",
+        "training.select=loss",
+    ],
     "decoder": [*SMALL_DECODER, *COMMON, "recommender.packed=true", "training.batch_size=18", "training.select=loss"],
 }
 
@@ -137,7 +145,7 @@ def test_two_processes_train_and_evaluate_as_one(folder: RunFolder) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("recipe", "processes"), [("sasrec", 2), ("sasrec", 4), ("decoder", 2)])
+@pytest.mark.parametrize(("recipe", "processes"), [("sasrec", 2), ("sasrec", 4), ("decoder", 2), ("item-decoder", 2)])
 def test_processes_train_as_one_by_loss(folder: RunFolder, recipe: str, processes: int) -> None:
     check_same_training(folder, recipe, processes)
 

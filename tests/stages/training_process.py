@@ -1,7 +1,7 @@
-"""A run with a toy dataset; as a script, one process that trains a tiny TIGER in it.
+"""A run with a toy dataset; as a script, one process that trains a tiny recommender in it.
 
-python -m tests.stages.training_process RUN NAME SETTING… writes a checkpoint after every step, and to RUN/begun the
-step that it begins at.
+python -m tests.stages.training_process RUN NAME RECIPE SETTING… writes a checkpoint after every step, and to
+RUN/begun the step that it begins at.
 """
 
 import sys
@@ -16,18 +16,16 @@ from sidrec.stages.recipe import load_recipe
 from sidrec.stages.train import train
 from sidrec.training import watch
 
-SETTINGS = [
-    "recommender.d_model=16",
-    "recommender.d_kv=8",
-    "recommender.num_heads=2",
-    "recommender.d_ff=16",
-    "recommender.num_layers=1",
+SIZES = ["recommender.d_model=16", "recommender.num_heads=2", "recommender.d_ff=16", "recommender.num_layers=1"]
+TRAINING = [
     "training.max_steps=60",
     "training.batch_size=32",
     "training.validate_every=7",
     "training.validate_users=8",
     "training.patience=0",
 ]
+SETTINGS = ["tiger", *SIZES, "recommender.d_kv=8", *TRAINING]
+NODES = ["item-decoder", *SIZES, *TRAINING, "recommender.outputs=nodes", "training.batch_size=12"]
 AVERAGED = ["training.accumulation=2", "training.ema_decay=0.9", "training.average=3", "recommender.temperature=0.8"]
 
 
@@ -45,12 +43,12 @@ def note_first(task: str, total: float | None) -> Generator[Advance]:
     yield advance
 
 
-def main(folder: Path, name: str, settings: list[str]) -> None:
+def main(folder: Path, name: str, recipe: str, settings: list[str]) -> None:
     """Train the recommender `name`."""
     watch.CHECKPOINT_SECONDS = 0.0
     run = RunSettings(seed=3, device="cpu", progress=note_first)
-    train(RunFolder(folder), load_recipe("tiger", settings), run, name=name)
+    train(RunFolder(folder), load_recipe(recipe, settings), run, name=name)
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]), sys.argv[2], sys.argv[3:])
+    main(Path(sys.argv[1]), sys.argv[2], sys.argv[3], sys.argv[4:])

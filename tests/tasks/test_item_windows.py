@@ -70,7 +70,8 @@ def test_every_target_stands_behind_the_item_before_it(augmentation):
         followers = (read + 1) % 30
         assert learnt == recommender.semantic_ids.codes[followers].tolist()
     assert (read >= 0).all(), "behind an item, never behind the begin token"
-    # What is learnt behind an item is what is read next, where the row goes on: here no row's targets are left out.
+    # What is learnt behind an item is what is read next. Rows begin with the begin token, which no item is, and the one
+    # behind the last row is put there.
     goes_on = torch.cat([read_PW, read_PW[:1]])[batch["places"] + 1, -1] >= first_item
     assert goes_on.any()
     following = read_PW[batch["places"][goes_on] + 1, -1] - first_item

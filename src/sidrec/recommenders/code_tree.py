@@ -19,6 +19,7 @@ from torch.nn import functional as F
 
 from sidrec.decoding.trie import ItemTrie
 from sidrec.decoding.trie_tensors import TrieTensors
+from sidrec.errors import DataError
 
 __all__ = ["NO_CHILD", "Branches", "CodeTree", "NodeLoss"]
 
@@ -57,10 +58,19 @@ class CodeTree:
         return nodes
 
     def branches(self, items_ND: Tensor) -> "Branches":
-        """The tree with output vectors: the mean of the items below each node, zero where there are none."""
+        """The tree with output vectors: the mean of the items below each node, zero where there are none.
+
+        Raises:
+            DataError: there are not as many vectors as items that have one.
+        """
+        if len(items_ND) != self.num_items:
+            raise DataError(
+                f"there are {len(items_ND):,} vectors of items for a tree of {self.num_items:,} that have one",
+                next="make the tree of the catalogue that the model was trained on",
+            )
         vectors, means = items_ND.float(), list[Tensor]()
-        for bags in reversed(self.on(items_ND.device).bags):
-            vectors = _weighted_sums(vectors, *bags)
+        for level in reversed(self.on(items_ND.device).shares):
+            vectors = _weighted_sums(vectors, level.rows_S, level.starts_C, level.weights_S)
             means.append(vectors.to(items_ND.dtype))
         return Branches(self, tuple(reversed(means)))
 
@@ -83,13 +93,12 @@ class TreeTensors:
     Attributes:
         trie: pointers to the children, and their codes.
         keys: int64[C] a level, parent · K + code, which rises from child to child.
-        bags: for the nodes of each level what their means are made of: int64[S] nodes of the level below, or items
-            below the last, int64[C] where each mean's begin, and float32[S] its shares.
+        shares: what the means of each level's nodes are made of.
     """
 
     trie: TrieTensors
     keys: tuple[Tensor, ...]
-    bags: tuple[tuple[Tensor, Tensor, Tensor], ...]
+    shares: tuple["Shares", ...]
 
     @classmethod
     def of(cls, tree: CodeTree, device: str) -> "TreeTensors":
@@ -102,14 +111,30 @@ class TreeTensors:
         keys = tuple(parent_C * size + codes_C for parent_C, size, codes_C in sized)
         leaf_N = torch.from_numpy(trie.nodes_at(trie.num_levels, trie.positions[: tree.num_items])).to(device)
         # From the leaves up: what lies below the nodes of a level, whose those are, and how many items are in each.
-        rows, owners, weights, bags = leaf_N.argsort(stable=True), leaf_N.sort()[0], torch.ones_like(leaf_N), []
+        rows, owners, weights = leaf_N.argsort(stable=True), leaf_N.sort()[0], torch.ones_like(leaf_N)
+        shares: list[Shares] = []
         for level in reversed(range(trie.num_levels)):
             sizes_C = owners.bincount(minlength=trie.num_nodes[level + 1])
             items_C = torch.zeros_like(sizes_C).index_add(0, owners, weights)
-            bags.append((rows, sizes_C.cumsum(0) - sizes_C, weights / items_C.clamp(min=1)[owners]))
+            shares.append(Shares(rows, sizes_C.cumsum(0) - sizes_C, weights / items_C.clamp(min=1)[owners]))
             owners, weights = parents[level], items_C
             rows = torch.arange(len(items_C), device=device)
-        return cls(arrays, keys, tuple(reversed(bags)))
+        return cls(arrays, keys, tuple(reversed(shares)))
+
+
+@dataclass(frozen=True)
+class Shares:
+    """The means of a level's nodes as weighted sums of what is below.
+
+    Attributes:
+        rows_S: int64[S], nodes of the level below, or items below the last.
+        starts_C: int64[C], where those of each node begin.
+        weights_S: float32[S], the share of each in its node's mean.
+    """
+
+    rows_S: Tensor
+    starts_C: Tensor
+    weights_S: Tensor
 
 
 @dataclass(frozen=True)

@@ -189,7 +189,8 @@ class GenerativeRecommender(Recommender):
     def extended(self, catalog: Catalog, semantic_ids: SemanticIds) -> Self:
         """A recommender of more items with the same weights, which both then share.
 
-        How a new item is read and scored is said in `sidrec.recommenders.growth`; old items keep their scores.
+        How a new item is read and scored is said in `sidrec.recommenders.growth`; old items keep their scores, but with
+        outputs "nodes" of the item decoder, where a new leaf takes a share of its prefix.
 
         Raises:
             DataError: the catalogue does not begin with this one's items and codes, or a level has grown.

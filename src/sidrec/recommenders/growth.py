@@ -4,7 +4,8 @@ A level that counts the items behind a prefix of codes (`append_level`) says not
 prefix of two trained items a model has learnt that the count 2 never comes, so a third item would never be
 recommended; a count beyond all trained ones has no token at all. A new item therefore stands for the last
 trained item of its prefix: the two read and score alike, and share a leaf of the trie. Under a prefix
-without trained items it stands for the first. Scores of trained items stay as they are, to the bit.
+without trained items it stands for the first. Scores of trained items stay as they are, to the bit;
+only where a softmax runs over the children of a prefix (the item decoder's outputs "nodes") a new leaf lowers them.
 
 Codes with a meaning of their own stand for themselves, whether or not the model met them together. Left
 out: new rows in the model's tables. They would be random, and would take their share of the softmax.

@@ -156,10 +156,10 @@ class ItemDecoder(GenerativeRecommender):
         hidden_BD = last_states(model, prompts.tokens_BT.to(model.device), prompts.mask_BT.to(model.device))
         paths_BML = torch.from_numpy(codes_BML.astype(np.int64)).to(model.device)
         hidden_BMD = hidden_BD[:, None].expand(-1, paths_BML.shape[1], -1)
-        written = model.written(self.tree)
-        states_BMSD, nodes = model.spelled(hidden_BMD, paths_BML[..., :-1], written), written.prefixes(paths_BML)
+        outputs = model.output_vectors(self.tree)
+        states_BMSD, nodes = model.spelled(hidden_BMD, paths_BML[..., :-1], outputs), outputs.prefixes(paths_BML)
 
         def head(states_BMD: Tensor, level: int) -> Tensor:
-            return model.log_probs(states_BMD, nodes[level], level, written)
+            return model.log_probs(states_BMD, nodes[level], level, outputs)
 
         return summed_log_probs(head, states_BMSD, codes_BML, self.config.search.normalize, self.trie)

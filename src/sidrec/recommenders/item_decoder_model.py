@@ -22,7 +22,7 @@ from sidrec.errors import DataError
 from sidrec.recommenders.code_tree import Branches, CodeTree
 from sidrec.recommenders.sasrec_layers import Block, SASRecModelConfig, Sight, draw_weights
 
-__all__ = ["ItemDecoderModel", "ItemDecoderModelConfig", "Written"]
+__all__ = ["ItemDecoderModel", "ItemDecoderModelConfig", "OutputVectors"]
 
 
 class ItemDecoderModelConfig(SASRecModelConfig):
@@ -51,8 +51,10 @@ class LevelOutput(ModelOutput):
 
 
 @dataclass(frozen=True)
-class Written:
-    """Vectors of what is written, taken from the table of tokens once a pass: each slice costs a gradient of its size.
+class OutputVectors:
+    """Vectors of what is written, taken from the table of tokens once a pass.
+
+    Each slice of the table costs a gradient as large as the table.
 
     Attributes:
         codes: float[K, D] of each level.
@@ -134,11 +136,11 @@ class ItemDecoderModel(PreTrainedModel):
             DataError: there is no tree, and there are outputs "nodes".
         """
         del attention_mask
-        written = self.written(tree)
+        outputs = self.output_vectors(tree)
         hidden_PD = self.read(input_ids).flatten(0, 1)[places]
-        states_PSD = self.spelled(hidden_PD, codes[:, :-1], written)
-        levels = enumerate(zip(states_PSD.unbind(1), written.prefixes(codes), strict=True))
-        return LevelOutput(logits=tuple(self.logits(*parts, level, written) for level, parts in levels))
+        states_PSD = self.spelled(hidden_PD, codes[:, :-1], outputs)
+        levels = enumerate(zip(states_PSD.unbind(1), outputs.prefixes(codes), strict=True))
+        return LevelOutput(logits=tuple(self.logits(*parts, level, outputs) for level, parts in levels))
 
     def read(self, tokens_BTW: Tensor) -> Tensor:
         """States float[B, T, D] of all positions, each of which sees itself and those before it."""
@@ -150,7 +152,7 @@ class ItemDecoderModel(PreTrainedModel):
             states, _ = block(states, Sight(mask=None, turn=None, real_BT=None))
         return states
 
-    def written(self, tree: CodeTree | None) -> Written:
+    def output_vectors(self, tree: CodeTree | None) -> OutputVectors:
         """The vectors of codes, and with outputs "nodes" those of the catalogue's tree.
 
         Raises:
@@ -160,7 +162,7 @@ class ItemDecoderModel(PreTrainedModel):
         weight = self.tokens.weight
         if self.config.outputs == "codes":
             _, *codes, _ = weight.split([first_code, *sizes, len(weight) - first_code - sum(sizes)])
-            return Written(tuple(codes), None)
+            return OutputVectors(tuple(codes), None)
         if tree is None:
             raise DataError(
                 'the model has outputs "nodes", and was given no tree of the catalogue',
@@ -169,38 +171,38 @@ class ItemDecoderModel(PreTrainedModel):
             )
         between = first_item - first_code - sum(sizes)
         _, *codes, _, items_ND = weight.split([first_code, *sizes, between, len(weight) - first_item])
-        return Written(tuple(codes), tree.branches(items_ND))
+        return OutputVectors(tuple(codes), tree.branches(items_ND))
 
-    def spelled(self, hidden: Tensor, codes: Tensor, written: Written) -> Tensor:
+    def spelled(self, hidden: Tensor, codes: Tensor, outputs: OutputVectors) -> Tensor:
         """States float[..., S + 1, D] before each of S codes int64[..., S] and behind the last; S < L."""
         states = [hidden]
         for level in range(codes.shape[-1]):
-            states.append(self.spell(states[-1], codes[..., level], level, written))
+            states.append(self.spell(states[-1], codes[..., level], level, outputs))
         return torch.stack(states, dim=-2)
 
-    def spell(self, states: Tensor, codes: Tensor, level: int, written: Written) -> Tensor:
+    def spell(self, states: Tensor, codes: Tensor, level: int, outputs: OutputVectors) -> Tensor:
         """The states float[..., D] of the next level, after the codes int64[...] of this one."""
-        vectors = F.embedding(codes, written.codes[level]) * self.config.hidden_size**0.5
+        vectors = F.embedding(codes, outputs.codes[level]) * self.config.hidden_size**0.5
         speller: Any = self.spellers[level]
         return speller(states, vectors)
 
-    def logits(self, states: Tensor, nodes: Tensor | None, level: int, written: Written) -> Tensor:
+    def logits(self, states: Tensor, nodes: Tensor | None, level: int, outputs: OutputVectors) -> Tensor:
         """Logits float[..., K] of the codes of a level by its states float[..., D].
 
         Args:
             states: before the codes.
             nodes: int64[...], of the prefixes, read where there is a tree.
             level: of the codes.
-            written: of `written`.
+            outputs: of `output_vectors`.
         """
         sizes, states = self.config.level_sizes, self.norm(states)
         bias_K = self.code_bias[sum(sizes[:level]) : sum(sizes[: level + 1])]
-        logits, branches = F.linear(states, written.codes[level], bias_K), written.branches
+        logits, branches = F.linear(states, outputs.codes[level], bias_K), outputs.branches
         return logits if branches is None or nodes is None else branches.logits(logits, states, nodes, level)
 
-    def log_probs(self, states: Tensor, nodes: Tensor | None, level: int, written: Written) -> Tensor:
+    def log_probs(self, states: Tensor, nodes: Tensor | None, level: int, outputs: OutputVectors) -> Tensor:
         """Log-probabilities float32[..., K] of the codes of a level; arguments are those of `logits`."""
-        return self.logits(states, nodes, level, written).float().log_softmax(-1)
+        return self.logits(states, nodes, level, outputs).float().log_softmax(-1)
 
 
 AutoConfig.register(ItemDecoderModelConfig.model_type, ItemDecoderModelConfig, exist_ok=True)

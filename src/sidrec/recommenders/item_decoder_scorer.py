@@ -57,7 +57,7 @@ class ItemDecoderScorer:
     ) -> None:
         self.model, self._build_prompt = model, build_prompt
         with torch.no_grad():
-            self._written = model.written(tree)
+            self._outputs = model.output_vectors(tree)
         self.level_sizes = tuple(model.config.level_sizes)
 
     def start(self, histories: Histories) -> SpelledState:
@@ -76,13 +76,13 @@ class ItemDecoderScorer:
         states_UWD, nodes_UW = state.nodes_UMD, state.trie_nodes_UM
         if parents_UW is not None and codes_UW is not None:
             index_UWD = parents_UW[..., None].expand(-1, -1, states_UWD.shape[-1])
-            states_UWD = self.model.spell(states_UWD.gather(1, index_UWD), codes_UW, level - 1, self._written)
+            states_UWD = self.model.spell(states_UWD.gather(1, index_UWD), codes_UW, level - 1, self._outputs)
             nodes_UW = nodes_UW.gather(1, parents_UW)
-            if self._written.branches is not None:
-                nodes_UW = self._written.branches.tree.child(nodes_UW, codes_UW, level - 1)
+            if self._outputs.branches is not None:
+                nodes_UW = self._outputs.branches.tree.child(nodes_UW, codes_UW, level - 1)
             state.nodes_UMD = torch.cat([state.nodes_UMD, states_UWD], dim=1)
             state.trie_nodes_UM = torch.cat([state.trie_nodes_UM, nodes_UW], dim=1)
-        return self.model.log_probs(states_UWD, nodes_UW, level, self._written)
+        return self.model.log_probs(states_UWD, nodes_UW, level, self._outputs)
 
 
 def last_states(model: ItemDecoderModel, tokens_UTW: Tensor, mask_UT: Tensor) -> Tensor:

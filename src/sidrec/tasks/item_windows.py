@@ -29,7 +29,7 @@ class ItemWindowExamples(WindowExamples):
     @property
     def lengths(self) -> IntArray:
         """int64[P], positions of each example."""
-        return self.augmentation.num_kept(self.windows.sizes - 1) + self.items.head
+        return self.augmentation.num_kept(self.windows.sizes - 1) + self.items.num_extra
 
     def collate(self, positions: IntArray) -> dict[str, Tensor]:
         """The windows at `positions`: `input_ids` and `attention_mask` of what is read, and M targets of all of them.
@@ -45,7 +45,7 @@ class ItemWindowExamples(WindowExamples):
         prompts = self.prompts(positions, batch, is_read_BT)
         rows, events = np.nonzero(batch.learnt_BT)
         # Event 1 is predicted where event 0 was read, which stands behind the head.
-        places = rows * prompts.tokens_BT.shape[1] + self.items.head + events - 1
+        places = rows * prompts.tokens_BT.shape[1] + self.items.num_extra + events - 1
         codes = torch.from_numpy(self.codes_NL[batch.rows_BT[rows, events]].astype(np.int64))
         return {
             "input_ids": prompts.tokens_BT,

@@ -78,8 +78,8 @@ class ItemTokens:
         return 1 if self.whole else self.num_levels
 
     @property
-    def head(self) -> int:
-        """Positions before the first item of a training example: the begin token and, where users have one, theirs."""
+    def num_extra(self) -> int:
+        """Positions of a training example beside its items: a begin or end token, and the user's where there is one."""
         return 1 + (self.num_users > 0)
 
     def prompts(self, histories: Histories, *, max_items: int = 0, begin: bool = False, end: bool = False) -> Prompts:
@@ -153,7 +153,7 @@ class PrefixExamples:
         if self.max_items > 0:
             kept = np.minimum(kept, self.max_items)
         # An end token instead of a begin token.
-        return self.augmentation.num_kept(kept) * self.items.span + self.items.head
+        return self.augmentation.num_kept(kept) * self.items.span + self.items.num_extra
 
     def collate(self, positions: IntArray) -> dict[str, Tensor]:
         """The examples at `positions` as `input_ids`, `attention_mask`, `decoder_input_ids` and `labels`.
@@ -220,13 +220,13 @@ class SequenceExamples(WindowExamples):
     def lengths(self) -> IntArray:
         """int64[P], tokens of each example."""
         events = self.augmentation.num_kept(self.windows.sizes - 1) + 1
-        return events * self.items.num_levels + self.items.head
+        return events * self.items.num_levels + self.items.num_extra
 
     def collate(self, positions: IntArray) -> dict[str, Tensor]:
         """The windows at `positions` as `input_ids`, `attention_mask` and `labels` (codes of targets only)."""
         batch = self.batch(positions)
         prompts = self.prompts(positions, batch, batch.inside_BT)
         learnt = np.repeat(batch.learnt_BT, self.items.num_levels, axis=1)
-        learnt = np.pad(learnt, ((0, 0), (self.items.head, 0)))
+        learnt = np.pad(learnt, ((0, 0), (self.items.num_extra, 0)))
         labels = prompts.tokens_BT.masked_fill(torch.from_numpy(~learnt), IGNORE)
         return {"input_ids": prompts.tokens_BT, "attention_mask": prompts.mask_BT, "labels": labels}
