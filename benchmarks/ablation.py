@@ -2,8 +2,10 @@
 
 Data are collisiongenrec/Scientific (Amazon Industrial and Scientific, 8,317 users, 4,344 items), leave-one-out, whole
 catalogue, seen items excluded. Every variant is a recipe with a few settings, chosen on validation by NDCG@10 and
-scored on test. Finished stages are not run again, so a killed benchmark goes on where it was, and several processes may
-share a folder if each has its own seeds; the last call, over all seeds, only collects.
+scored on test. Both figures are in the table: settings are to be judged by validation, test says whether that holds.
+Finished stages are not run again, so a killed benchmark goes on where it was, and several processes may
+share a folder if each has its own seeds; the last call, over all seeds, only collects. Results and tables are written
+by a call with all variants and at least the script's own seeds.
 """
 
 import argparse
@@ -20,8 +22,7 @@ import numpy as np
 import polars as pl
 import torch
 
-from harness import RESULTS, Benchmark, spread
-from scientific import encoder
+from harness import Benchmark, spread
 from sidrec.config import RunSettings, parse
 from sidrec.data.preparation import PrepareConfig
 from sidrec.evaluation.significance import Interval, paired_bootstrap
@@ -33,15 +34,10 @@ from sidrec.stages.train import train
 from sidrec.stages.tune import tune
 from sidrec.types import FloatArray
 
-__all__ = ["Ablation", "Variant", "minilm", "run_all"]
+__all__ = ["Ablation", "Variant", "command"]
 
 ASSETS = Path(__file__).parents[1] / "docs" / "assets"
 CASE = "Scientific, leave-one-out, test"
-
-
-def minilm() -> list[str]:
-    """Settings of the vectors of a sentence encoder: all text fields, mean of the fields."""
-    return ["embeddings.kind=text", f"embeddings.model={encoder()}", "embeddings.combine=mean"]
 
 
 @dataclass(frozen=True)
@@ -63,9 +59,13 @@ class Variant:
 
 @dataclass(frozen=True)
 class Found:
-    """One variant and seed: metric → values float64[U] in the order of users, and what it cost."""
+    """One variant and seed: metric → values float64[U] of test users in their order, and what it cost.
+
+    `validation` is the figure by which its state was chosen.
+    """
 
     values: dict[str, FloatArray]
+    validation: float
     seconds: float
     parameters: int
 
@@ -107,7 +107,8 @@ class Ablation:
         scored = evaluate(folder.recommender(label), "test", recipe.evaluation, run).artifact
         table = pl.read_parquet(scored.path / PER_USER)
         values = {metric: table[metric].to_numpy() for metric in self.metrics}
-        return Found(values, made.artifact.summary["train_seconds"], made.artifact.summary["parameters"])
+        made_of = made.artifact.summary
+        return Found(values, made_of["report"]["best_metric"], made_of["train_seconds"], made_of["parameters"])
 
     def collect(self, folder: RunFolder, names: Sequence[str], seeds: Sequence[int]) -> dict[str, list[Found]]:
         """All variants of these names by all seeds; each is printed as it comes."""
@@ -130,11 +131,13 @@ class Ablation:
         """The table of the documentation, in Markdown."""
         heads = [shown(metric) for metric in self.metrics]
         lines = [
-            f"| variant | {' | '.join(heads)} | {heads[0]} against `{self.base}`, 95 % | weights | training |",
-            f"|---|{'---:|' * len(self.metrics)}---|---:|---:|",
+            f"| variant | validation NDCG@10 | {' | '.join(heads)} | {heads[0]} against `{self.base}`, 95 % | weights "
+            "| training |",
+            f"|---|---:|{'---:|' * len(self.metrics)}---|---:|---:|",
         ]
         for name, seeds in found.items():
-            cells = [spread([seed.mean(metric) for seed in seeds]) for metric in self.metrics]
+            cells = [spread([seed.validation for seed in seeds])]
+            cells += [spread([seed.mean(metric) for seed in seeds]) for metric in self.metrics]
             change = ""
             if name != self.base:
                 gap = self.difference(found, name, self.metrics[0])
@@ -152,6 +155,7 @@ class Ablation:
                 for metric in self.metrics:
                     value, base = result.mean(metric), found[self.base][number].mean(metric)
                     benchmark.row(f"{CASE}, seed {seed}", name, self.base, value, metric, value / base)
+                benchmark.row(f"{CASE}, seed {seed}", name, value=result.validation, unit="ndcg@10 on validation users")
                 benchmark.row(f"{CASE}, seed {seed}", name, value=result.seconds, unit="s training")
             if name == self.base:
                 continue
@@ -167,11 +171,12 @@ def shown(metric: str) -> str:
     return metric if metric.startswith("hit") else metric.upper()
 
 
-def run_all(
+def command(
     result: str,
     description: str | None,
     tables: Sequence[Ablation],
     prepare_run: Callable[[RunFolder], None],
+    own_seeds: Sequence[int] = (0, 1, 2),
 ) -> None:
     """The command line of a script: run its tables, print, write the results and the tables of the documentation.
 
@@ -180,9 +185,10 @@ def run_all(
         description: of the script.
         tables: of one run folder.
         prepare_run: makes vectors and semantic IDs in a run that has the dataset.
+        own_seeds: that the text beside the tables speaks of.
     """
     arguments = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
-    arguments.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
+    arguments.add_argument("--seeds", type=int, nargs="+", default=list(own_seeds))
     known = [name for table in tables for name in table.variants]
     arguments.add_argument("--variants", nargs="+", choices=known, default=known, help="nothing is written without all")
     arguments.add_argument("--run", type=Path)
@@ -193,7 +199,8 @@ def run_all(
         print("SKIPPED: set SIDREC_DATA to the folder that holds collisiongenrec/Scientific")
         return
     torch.set_num_threads(wanted.threads)
-    benchmark = Benchmark(result)
+    is_whole = set(wanted.variants) == set(known) and set(wanted.seeds) >= set(own_seeds)
+    results: list[dict[str, list[Found]]] = []
     with tempfile.TemporaryDirectory() as scratch:
         folder = RunFolder(wanted.run or Path(scratch))
         reader = {"kind": "letter", "index_file": "none"}
@@ -203,11 +210,14 @@ def run_all(
         for table in tables:
             asked = [name for name in table.variants if name in wanted.variants]
             names = list(dict.fromkeys([table.base, *asked])) if asked else []
-            found = table.collect(folder, names, wanted.seeds)
-            if set(wanted.variants) == set(known):
-                table.rows(benchmark, found, wanted.seeds)
-                page = ASSETS / f"{table.name}.md"
-                page.write_text(table.table(found), encoding="utf-8")
-                print(page.read_text(encoding="utf-8"))
-    if benchmark.rows:
-        benchmark.save(RESULTS)
+            results.append(table.collect(folder, names, wanted.seeds))
+    if not is_whole:
+        return
+    benchmark = Benchmark(result)
+    for table, found in zip(tables, results, strict=True):
+        table.rows(benchmark, found, wanted.seeds)
+    benchmark.save()
+    for table, found in zip(tables, results, strict=True):
+        page = ASSETS / f"{table.name}.md"
+        page.write_text(table.table(found), encoding="utf-8")
+        print(page.read_text(encoding="utf-8"))

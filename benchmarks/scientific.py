@@ -41,10 +41,14 @@ def encoder() -> str:
     return str(get_model_path())
 
 
+def minilm() -> list[str]:
+    """Settings of item vectors by that encoder: all text fields, mean of the fields."""
+    return ["embeddings.kind=text", f"embeddings.model={encoder()}", "embeddings.combine=mean"]
+
+
 def recipes(tiger_epochs: float, decoder_epochs: float) -> dict[str, list[str]]:
     """Recipe → settings of this benchmark."""
-    vectors = ["embeddings.kind=text", f"embeddings.model={encoder()}", "embeddings.combine=mean"]
-    vectors += ["training.validate_users=500"]
+    vectors = [*minilm(), "training.validate_users=500"]
     decoder = [*vectors, f"training.max_epochs={decoder_epochs}"]
     tiger = [*vectors, f"training.max_epochs={tiger_epochs}", "training.patience=0", "training.precision=bf16"]
     tiger += ["training.batch_size=256", "training.accumulation=1", "training.optimizer.lr=1e-3"]

@@ -28,7 +28,7 @@ from typing import Any
 import torch
 
 from harness import Benchmark
-from scientific import encoder
+from scientific import minilm
 from sidrec.config import RunSettings, parse
 from sidrec.data.preparation import PrepareConfig
 from sidrec.stages.embed import embed
@@ -104,7 +104,7 @@ def dataset(name: str, data: Path, folder: RunFolder) -> None:
     source = yelp(data, folder.path / "raw") if name == "yelp" else data / "collisiongenrec" / "Scientific"
     run = RunSettings()
     prepare(folder, parse(PrepareConfig, {"reader": {"kind": "letter", "index_file": "none"}}), source, run)
-    vectors = ["embeddings.kind=text", f"embeddings.model={encoder()}", "embeddings.combine=mean"]
+    vectors = minilm()
     recipe = load_recipe("letter", [*vectors, *COLLABORATIVE.get(name, [])])
     embed(folder, recipe.embeddings, run, name="text")
     assert recipe.collaborative is not None
