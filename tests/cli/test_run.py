@@ -25,6 +25,15 @@ def test_prepare_prints_statistics_and_json_alone(sidrec, toy: Path, tmp_path: P
     assert changed.json["skipped"] is False
 
 
+def test_prepare_names_what_another_dataset_leaves_behind(sidrec, prepared: Path, toy: Path) -> None:
+    words = ("prepare", "--reader", "letter", "--path", toy, "--run", prepared)
+    assert sidrec("train", "popularity", "--run", prepared).code == 0
+    done = sidrec(*words, "min_length=3")
+    assert done.code == 0, done.err
+    assert "of no use with this one: recommenders/popularity" in done.err
+    assert "of no use" not in sidrec("prepare", "--reader", "letter", "--path", toy, "--run", prepared / "new").err
+
+
 def test_stage_by_stage(sidrec, prepared: Path, tiny_tiger: list[str]) -> None:
     assert sidrec("embed", "--run", prepared).code == 0
     assert sidrec("tokenize", "--run", prepared, "--kind", "rqkmeans", "codebook_size=4").code == 0

@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 from sidrec.cli.options import Force, Json, RunPath, Seed, Settings, Threads
-from sidrec.cli.output import print_json, print_stage, print_table, stage_json
+from sidrec.cli.output import note, print_json, print_stage, print_table, stage_json
 from sidrec.cli.session import run_settings
 from sidrec.registry import kinds_text
 
@@ -45,6 +45,9 @@ def prepare(
     warnings = [("warning", f"no {part} example: nothing can be scored on {part}") for part in empty]
     print_table(("dataset", ""), [*statistics_table(summary), *warnings])
     print_stage("prepare", result)
+    if stale := RunFolder(run).of_other_datasets():
+        note(f"  made from the dataset that stood here before, and of no use with this one: {', '.join(stale)}")
+        note("  next: make them again with 'sidrec run', or prepare the data into a run of their own")
 
 
 def add_to(app: typer.Typer) -> None:

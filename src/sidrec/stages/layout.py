@@ -3,6 +3,7 @@
 import re
 import time
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -81,6 +82,16 @@ class RunFolder:
     def names(self, kind: str) -> list[str]:
         """Names of the artefacts of a kind that stand in the run, sorted."""
         return sorted(path.parent.name for path in self.home(kind).glob(f"[!.]*/{MANIFEST}"))
+
+    def of_other_datasets(self) -> list[str]:
+        """Artefacts that were made from another dataset than the run's, such as `recommenders/sasrec`."""
+        digest, found = open_artifact(self.dataset, "dataset").digest, list[str]()
+        for kind, folder in HOMES.items():
+            for name in self.names(kind):
+                with suppress(ArtifactError):
+                    if open_artifact(self.home(kind) / name).parents.get("dataset", digest) != digest:
+                        found.append(f"{folder}/{name}")
+        return found
 
     def only(self, kind: str, name: str | None = None) -> Artifact:
         """The artefact called `name`, or the only one of its kind.
