@@ -1,5 +1,6 @@
 """The whole path by the commands a user types; what is up to date is skipped."""
 
+import json
 from pathlib import Path
 
 import pytest
@@ -25,13 +26,18 @@ def test_prepare_prints_statistics_and_json_alone(sidrec, toy: Path, tmp_path: P
     assert changed.json["skipped"] is False
 
 
-def test_prepare_names_what_another_dataset_leaves_behind(sidrec, prepared: Path, toy: Path) -> None:
-    words = ("prepare", "--reader", "letter", "--path", toy, "--run", prepared)
+def test_prepare_names_what_another_dataset_leaves_behind(sidrec, prepared: Path, toy: Path, tmp_path: Path) -> None:
+    fewer = tmp_path / "Fewer"
+    fewer.mkdir()
+    (fewer / "Fewer.item.json").write_text((toy / "Toy.item.json").read_text())
+    events = json.loads((toy / "Toy.inter.json").read_text())
+    (fewer / "Fewer.inter.json").write_text(json.dumps(dict(list(events.items())[:20])))
     assert sidrec("train", "popularity", "--run", prepared).code == 0
-    done = sidrec(*words, "min_length=3")
+    words = ("prepare", "--reader", "letter", "--run", prepared, "--path")
+    assert "of no use" not in sidrec(*words, toy).err
+    done = sidrec(*words, fewer)
     assert done.code == 0, done.err
     assert "of no use with this one: recommenders/popularity" in done.err
-    assert "of no use" not in sidrec("prepare", "--reader", "letter", "--path", toy, "--run", prepared / "new").err
 
 
 def test_stage_by_stage(sidrec, prepared: Path, tiny_tiger: list[str]) -> None:
