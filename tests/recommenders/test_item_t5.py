@@ -49,6 +49,17 @@ def test_without_options_a_tiger_is_a_plain_t5_of_the_same_weights(tmp_path):
     assert json.loads((tmp_path / "config.json").read_text())["model_type"] == "t5"
 
 
+def test_all_weights_are_drawn_as_those_of_a_plain_t5():
+    sizes = {"vocab_size": 60, "d_model": 64, "d_kv": 32, "num_heads": 4, "d_ff": 128, "num_layers": 2}
+    with isolated_rng(0):
+        plain = dict(T5ForConditionalGeneration(T5Config(decoder_start_token_id=0, **sizes)).named_parameters())
+        ours = dict(ItemT5(ItemT5Config(decoder_start_token_id=0, item_positions=9, **sizes)).named_parameters())
+    assert ours.keys() - plain.keys() == {"encoder.item_positions.weight"}
+    for name, weight in plain.items():
+        assert ours[name].std().item() == pytest.approx(weight.std().item(), rel=0.25), name
+        assert ours[name].mean().item() == pytest.approx(weight.mean().item(), abs=0.25), name
+
+
 def test_an_item_is_the_sum_of_its_codes():
     model = item_t5()
     rows = model.shared.weight

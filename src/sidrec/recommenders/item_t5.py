@@ -91,7 +91,10 @@ class ItemT5(T5ForConditionalGeneration):
         super().__init__(config)
         encoder_config = copy.deepcopy(config)
         encoder_config.is_decoder = encoder_config.use_cache = False
-        self.encoder = ItemEncoder(encoder_config)
+        drawn, self.encoder = self.encoder, ItemEncoder(encoder_config)
+        # In a class that is not transformers' own, it skips modules without weights of their own, such as a T5's
+        # attention, which would have drawn those of its layers: they would stay at a standard deviation of 1.
+        self.encoder.load_state_dict(drawn.state_dict(), strict=False)
         self.post_init()
 
 
