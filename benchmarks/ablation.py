@@ -79,7 +79,7 @@ class Ablation:
     """A table: the variants of a baseline.
 
     Attributes:
-        name: of the table's file in `docs/assets`, of its rows in the result file where that has several.
+        name: of the table's file in `docs/assets`.
         base: the variant that the others are compared with.
         variants: by their names, the baseline among them.
         metrics: that are noted; differences in the table are of the first.

@@ -26,6 +26,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import polars as pl
 import torch
 
 import harness
@@ -36,9 +37,11 @@ from sidrec.cli.session import run_settings
 from sidrec.config import RunSettings, build, kind_of, parse
 from sidrec.data.preparation import PrepareConfig
 from sidrec.errors import SidrecError
+from sidrec.evaluation.significance import Interval, paired_bootstrap
 from sidrec.recipes import label
 from sidrec.stages.collaborative import CollaborativeVectors
 from sidrec.stages.embed import embeddings_name
+from sidrec.stages.evaluate import PER_USER
 from sidrec.stages.expected import verdicts
 from sidrec.stages.layout import RunFolder
 from sidrec.stages.prepare import prepare
@@ -152,6 +155,12 @@ def one(folder: RunFolder, recipe_name: str, settings: Sequence[str], dataset: s
     for step, value in trained["report"].get("validations", ()):
         unit = f"{chosen_by} on validation users after {step} steps"
         bench.row(f"{dataset}, {CURVE}, seed {run.seed}", variant, value=value, unit=unit)
+    for member in build("recommender", recipe.recommender).member_names:
+        for metric in METRICS:
+            gap = gain(folder, name, member, metric)
+            for end, value in {"mean": gap.mean, "95 % from": gap.low, "95 % to": gap.high}.items():
+                what = f"{dataset}, difference to {member} on test, {end}, seed {run.seed}"
+                bench.row(what, variant, value=value, unit=metric)
     for verdict in verdicts(recipe.expected, recipe.evaluation, counts, scores):
         print(verdict)
     made: dict[str, Any] = {"versions": {"sidrec": recommender.manifest["version"]}}
@@ -159,6 +168,12 @@ def one(folder: RunFolder, recipe_name: str, settings: Sequence[str], dataset: s
         made = {"versions": harness.versions(), "hardware": harness.hardware()}
     commits = {"trained": commit_of(recommender), "scored": commit_of(scored)}
     return [Made(**asdict(row), **commits, **made) for row in bench.rows]
+
+
+def gain(folder: RunFolder, name: str, member: str, metric: str) -> Interval:
+    """How much better an ensemble scores on test than one of its members, paired over users."""
+    tables = [pl.read_parquet(folder.evaluation(each, "test") / PER_USER) for each in (name, member)]
+    return paired_bootstrap(*(table[metric].to_numpy() for table in tables), seed=0)
 
 
 def recommender_name(recipe: str, settings: Sequence[str], seed: int) -> str:

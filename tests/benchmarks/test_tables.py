@@ -8,6 +8,7 @@ from pathlib import Path
 from types import ModuleType, SimpleNamespace
 
 import numpy as np
+import polars as pl
 import pytest
 
 from sidrec.config import RunSettings
@@ -94,6 +95,18 @@ def test_the_bands_of_the_documentation_are_those_of_the_recipes() -> None:
     assert len(wanted) == 5
     rows = [line for line in page.splitlines() if line.startswith("| `") and " to 0." in line]
     assert {" | ".join(row.split(" | ")[:4]) + " |" for row in rows} == wanted
+
+
+def test_the_gain_of_an_ensemble_pairs_users(tmp_path: Path) -> None:
+    reproduction, folder = module("reproduction"), RunFolder(tmp_path)
+    users = np.random.default_rng(0).random(60)
+    for name, values in {"both": users + 0.25, "one": users}.items():
+        folder.evaluation(name, "test").mkdir(parents=True)
+        table = pl.DataFrame({"hit@10": values, "ndcg@10": users})
+        table.write_parquet(folder.evaluation(name, "test") / reproduction.PER_USER)
+    gap = reproduction.gain(folder, "both", "one", "hit@10")
+    assert (gap.mean, gap.low, gap.high) == pytest.approx((0.25, 0.25, 0.25))
+    assert reproduction.gain(folder, "both", "one", "ndcg@10").mean == 0
 
 
 def test_how_far_a_row_has_come(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -44,7 +44,7 @@ class ItemWindowExamples(WindowExamples):
         is_read_BT[:, -1] = False
         prompts = self.prompts(positions, batch, is_read_BT)
         rows, events = np.nonzero(batch.learnt_BT)
-        # Event 1 is predicted where event 0 was read, which stands behind the head.
+        # Event 1 is predicted where event 0 was read, which stands behind the extra tokens.
         places = rows * prompts.tokens_BT.shape[1] + self.items.num_extra + events - 1
         codes = torch.from_numpy(self.codes_NL[batch.rows_BT[rows, events]].astype(np.int64))
         return {
